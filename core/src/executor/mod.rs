@@ -1,0 +1,133 @@
+//! Running one attempt, start to finish.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::id::JobId;
+use crate::job::{JobSpec, Outcome};
+
+mod function;
+mod output;
+#[cfg(unix)]
+pub mod process;
+
+pub use function::FunctionExecutor;
+pub use output::{OutputChunk, OutputSink, OutputSource, Stream, output_pipe};
+
+/// Runs one attempt, start to finish.
+///
+/// # What an implementation promises
+/// - **The outcome is evidence.** It comes from the runtime itself (wait status, the kernel's own out-of-memory count,
+///   the executor's own timer), and is never inferred from an exit code such as 137.
+/// - **Stopping escalates.** When [`RunContext::stop`] fires or the timeout is over: a polite signal to everything the
+///   job started, [`GRACE`] while output still drains, then kill.
+/// - **No process of a job outlives `run`.** Descendants that started their own session or were orphaned are killed too,
+///   also after an exit by itself. Output is drained, with a bound, and the sink is flushed before `run` returns.
+/// - **`run` does not panic and does not fail otherwise**: whatever goes wrong is an [`Outcome`].
+/// - **Dropping the future** kills the job without grace. It may still be dying when the drop returns.
+/// - Nothing of the worker's environment reaches the job.
+#[async_trait]
+pub trait Executor: fmt::Debug + Send + Sync + 'static {
+    /// What this executor runs and which limits it truly enforces on this machine. Constant.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Removes what attempts of an earlier, crashed process of this worker left behind.
+    /// Called once, before the first `run`.
+    async fn recover(&self) -> Result<(), Error>;
+
+    /// Runs one attempt.
+    async fn run(&self, context: RunContext) -> Outcome;
+
+    /// Ends what the executor itself keeps running. No `run` is in progress.
+    async fn shutdown(&self);
+}
+
+/// How long a job has between the polite signal and the kill.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// What an executor is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// What it runs jobs in.
+    pub kind: Kind,
+    /// Limits that are truly enforced here. A job that asks for one that is not is still run,
+    /// except where running it without would break a promise ([`Limit::NoNetwork`]): then it is refused.
+    pub limits: BTreeSet<Limit>,
+}
+
+/// What an executor runs jobs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A process on the worker's machine, or a function in the worker's own process.
+    Process,
+    /// A container.
+    Docker,
+}
+
+/// A limit that an executor enforces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Limit {
+    /// `memory_mb` bounds the whole job, not each process.
+    Memory,
+    /// `memory_mb` bounds each process of the job by itself (an rlimit).
+    MemoryPerProcess,
+    /// `cpu_millis` bounds the processor time of the whole job.
+    Cpu,
+    /// `pids` bounds the whole job.
+    Pids,
+    /// `network: none` is an empty network.
+    NoNetwork,
+    /// Jobs run as another user than the worker, each slot as its own.
+    User,
+}
+
+/// What one attempt runs with.
+#[derive(Debug)]
+pub struct RunContext {
+    /// Which job.
+    pub job: JobId,
+    /// Which attempt, counted from 1.
+    pub attempt: u32,
+    /// What to run. `timeout` counts from the start of the command.
+    pub spec: Arc<JobSpec>,
+    /// A directory for this attempt alone, already filled with the job's files. The worker made it and removes it.
+    pub dir: PathBuf,
+    /// Which of the worker's slots the attempt has, from 0. No two attempts have one at the same time.
+    pub slot: usize,
+    /// Where output goes. Waits when the reader is slow, which must reach the job's pipe.
+    pub output: OutputSink,
+    /// Fires when the attempt is to stop.
+    pub stop: CancellationToken,
+}
+
+/// An executor could not do what was asked, outside of any attempt.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Error {
+    what: String,
+    #[source]
+    source: Option<std::io::Error>,
+}
+
+impl Error {
+    /// An error with nothing behind it.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
+    }
+
+    /// An error that the system's error is behind.
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        let what = what.into();
+        Self { what: format!("{what}: {source}"), source: Some(source) }
+    }
+}

@@ -1,0 +1,1 @@
+//! Jobs as isolated processes of the worker's machine.
