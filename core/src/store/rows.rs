@@ -1,0 +1,242 @@
+//! What travels between the coordinator and a store.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::executor::Stream;
+use crate::id::{JobId, LeaseToken, Owner, WorkerId};
+use crate::job::{Class, Job, Life, Place, Status, Timer};
+use crate::time::Timestamp;
+
+/// Jobs to be added together.
+#[derive(Debug, Clone)]
+pub struct Insert {
+    /// The jobs and what to watch the clock for on their behalf. Versions are 0.
+    pub jobs: Vec<(Job, Timer)>,
+    /// What makes a repetition of this insertion known.
+    pub key: Option<Key>,
+}
+
+/// What makes the repetition of a submission known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Whose key. Keys of different owners have nothing to do with one another.
+    pub owner: Owner,
+    /// The key.
+    pub key: String,
+    /// A digest of what is submitted.
+    pub fingerprint: [u8; 32],
+    /// For how long a repetition is known.
+    pub ttl: Duration,
+}
+
+/// What became of an insertion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    /// The jobs are there.
+    New,
+    /// The key was used before: for these jobs, with this fingerprint.
+    Known {
+        /// The jobs that were added then, in their order.
+        ids: Vec<JobId>,
+        /// The digest of what was submitted then.
+        fingerprint: [u8; 32],
+    },
+}
+
+/// Which jobs to list. Every condition must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListQuery {
+    /// Only this owner's.
+    pub owner: Option<Owner>,
+    /// Only those in this status.
+    pub status: Option<Status>,
+    /// Only those whose current or last lease is this worker's.
+    pub worker: Option<WorkerId>,
+    /// Only those whose spec names this label.
+    pub label: Option<String>,
+    /// Only those created after this.
+    pub created_after: Option<Timestamp>,
+    /// Only ids less than this: the last of the page before.
+    pub before: Option<JobId>,
+    /// Leave out this many, at most 10,000, after all the other conditions.
+    pub offset: usize,
+    /// How many at most.
+    pub limit: usize,
+    /// Count the jobs that the conditions but `before`, `offset` and `limit` hold for, up to this many; 0: don't.
+    pub count_to: usize,
+}
+
+/// A page of jobs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    /// The jobs, newest id first.
+    pub jobs: Vec<Job>,
+    /// Whether more follow.
+    pub more: bool,
+    /// How many there are, up to `count_to`.
+    pub total: usize,
+}
+
+/// The queue of one class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// Which class.
+    pub class: Class,
+    /// The place that is served first.
+    pub head: Place,
+    /// How many jobs are queued.
+    pub queued: u64,
+}
+
+/// A life to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Whose.
+    pub id: JobId,
+    /// The version that was judged.
+    pub version: u64,
+    /// What replaces it.
+    pub life: Life,
+    /// What to watch the clock for from now on.
+    pub timer: Timer,
+}
+
+/// What became of a conditional write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is written.
+    Yes,
+    /// The version is another: read again, decide again.
+    Stale,
+    /// There is no such thing.
+    Missing,
+}
+
+/// Output to be added to an attempt's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Append {
+    /// Which job.
+    pub job: JobId,
+    /// Which attempt. Output of earlier attempts of the job is removed.
+    pub attempt: u32,
+    /// True: what is there of the attempt is removed first.
+    pub replace: bool,
+    /// What to add.
+    pub chunks: Vec<Chunk>,
+    /// Chunks with these numbers, first and last included, are removed, to keep within the job's cap.
+    pub trim: Option<(u64, u64)>,
+    /// How many bytes were dropped or trimmed; added to the attempt's count.
+    pub dropped: u64,
+}
+
+/// A piece of an attempt's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its number among the attempt's chunks, across both streams, from 0.
+    pub seq: u64,
+    /// Which stream.
+    pub stream: Stream,
+    /// What was written to it.
+    pub bytes: Bytes,
+}
+
+/// What is kept of an attempt's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// One more than the highest `seq` that is kept.
+    pub next: u64,
+    /// How many bytes are kept.
+    pub bytes: u64,
+    /// How many bytes were dropped or trimmed.
+    pub dropped: u64,
+}
+
+/// An attempt that a worker says it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Listed {
+    /// Which job.
+    pub job: JobId,
+    /// Which attempt.
+    pub token: LeaseToken,
+}
+
+/// What a heartbeat writes.
+///
+/// Its serde form is how stores keep it; golden files hold it still.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beat {
+    /// What the worker says of itself, opaque to the store.
+    #[serde(default)]
+    pub report: serde_json::Value,
+    /// The attempts that it says it holds; `None` from a worker that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Vec<Listed>>,
+    /// Jobs that completed on it since the last beat, added to its count.
+    #[serde(default)]
+    pub completed: u64,
+    /// Jobs that failed on it since the last beat, added to its count.
+    #[serde(default)]
+    pub failed: u64,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Renewed {
+    /// The session is renewed.
+    Yes {
+        /// What the last beat before this one listed.
+        before: Option<Vec<Listed>>,
+    },
+    /// The worker never registered.
+    Unknown,
+    /// The worker was removed. Its session is renewed all the same, so that it may report on what it has.
+    Removed {
+        /// What the last beat before this one listed.
+        before: Option<Vec<Listed>>,
+    },
+}
+
+/// A worker as a store keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerRow {
+    /// Which worker.
+    pub id: WorkerId,
+    /// Its registration, opaque to the store.
+    pub info: Bytes,
+    /// Its last beat; `completed` and `failed` are the sums over all beats.
+    pub beat: Beat,
+    /// When it registered first.
+    pub registered: Timestamp,
+    /// When its session was last renewed.
+    pub renewed: Timestamp,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// A small versioned thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its key, unique within its kind.
+    pub key: String,
+    /// What is kept.
+    pub value: Bytes,
+    /// Counts its writes from 1.
+    pub version: u64,
+}
+
+/// A record to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordWrite {
+    /// Its key.
+    pub key: String,
+    /// What to keep; `None` removes it.
+    pub value: Option<Bytes>,
+    /// The version that it replaces; 0 if there is to be none.
+    pub version: u64,
+    /// After this long it is gone, as if it had been removed.
+    pub ttl: Option<Duration>,
+}
