@@ -1,10 +1,13 @@
 //! Command Executor's core.
 
+pub mod coordinator;
 mod error;
 pub mod executor;
 pub mod files;
 pub mod id;
 pub mod job;
+pub mod limiter;
+pub mod service;
 pub mod store;
 pub mod time;
 mod time_serde;

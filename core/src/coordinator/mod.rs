@@ -1,0 +1,1 @@
+//! Keeps jobs safe and hands them to workers.
