@@ -43,7 +43,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The store's clock as this process best knows it, for times that are recorded. Deadlines don't depend on it.
     fn now(&self) -> Timestamp;
 
-    /// Adds jobs, all or none.
+    /// Adds jobs, all or none. Their version is 0, whatever they say.
     ///
     /// With a [`Key`]: if its owner used the key within its time to live, nothing is added, and the answer is what was
     /// added then, also when those jobs are gone. Of two concurrent calls with one key exactly one adds.
@@ -57,6 +57,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// A page of jobs, newest id first.
     ///
+    /// # Errors
+    /// `Invalid`: [`ListQuery::check`] says so.
+    ///
+    /// # Cost
     /// A filter on owner, status or worker is served by an index, one on a label need not be.
     async fn list(&self, query: &ListQuery) -> Result<Page, Error>;
 
@@ -66,13 +70,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Queued jobs of a class in queue order, those after `after` (from the head if `None`), at most `limit`.
     async fn ready(&self, class: &Class, after: Option<Place>, limit: usize) -> Result<Vec<Job>, Error>;
 
-    /// Scheduled jobs whose time has come, the longest overdue first, at most `limit`.
+    /// Scheduled jobs whose time has come, the longest overdue first, at most `limit`. Of equally overdue ones, the
+    /// older id first.
     async fn due(&self, limit: usize) -> Result<Vec<Job>, Error>;
 
     /// How long until the next scheduled job is due: zero if one is overdue, `None` if none is scheduled.
     async fn next_due(&self) -> Result<Option<Duration>, Error>;
 
-    /// Leased jobs whose lease is over, at most `limit`. A lease is over at its hard end; and from its floor on, once
+    /// Leased jobs whose lease is over, in no order, at most `limit`. A lease is over at its hard end; and from its floor on, once
     /// its worker's session was not renewed for `lease` (or the worker has none).
     async fn expired(&self, lease: Duration, limit: usize) -> Result<Vec<Job>, Error>;
 
@@ -83,16 +88,22 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn counts(&self) -> Result<Vec<(Status, u64)>, Error>;
 
     /// Writes lives, each if the job's version is still the one named; the job's version then is one more.
-    /// Items are independent; the answers are in the order of the changes. A batch names a job at most once.
+    /// Items are independent; the answers are in the order of the changes.
+    ///
+    /// # Errors
+    /// `Invalid`: the batch names a job twice.
     async fn update(&self, changes: Vec<Change>) -> Result<Vec<Written>, Error>;
 
     /// Adds to the output of attempts. Items are independent of each other, each is applied whole or not at all, and
     /// items about one attempt in the order given. A chunk whose `seq` is there already is ignored.
     /// Output of a job that does not exist is dropped.
+    ///
+    /// # Errors
+    /// `Invalid`: [`Append::check`] says so of an item; nothing is applied.
     async fn append_output(&self, appends: Vec<Append>) -> Result<(), Error>;
 
-    /// Chunks of an attempt's output in the order of `seq`, from `from` on, until `max_bytes` are reached
-    /// (at least one chunk if there is one).
+    /// Chunks of an attempt's output in the order of `seq`, from `from` on, as many as fit into `max_bytes`
+    /// (at least one if there is one).
     async fn read_output(&self, job: JobId, attempt: u32, from: u64, max_bytes: usize) -> Result<Vec<Chunk>, Error>;
 
     /// The last `max_bytes` that are kept of what an attempt wrote to a stream.
@@ -109,7 +120,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error>;
 
     /// Renews sessions: one small write each, whatever the number of the worker's jobs. The answers, in order, say
-    /// what the last beat before this one listed. A batch names a worker at most once.
+    /// what the last beat before this one listed.
+    ///
+    /// # Errors
+    /// `Invalid`: the batch names a worker twice.
     async fn renew(&self, beats: Vec<(WorkerId, Beat)>) -> Result<Vec<Renewed>, Error>;
 
     /// The workers with these ids, in the order asked, `None` where there is none.
@@ -125,14 +139,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn get_records(&self, kind: &str, keys: &[String]) -> Result<Vec<Option<Record>>, Error>;
 
     /// Writes records, each if its version is still the one named (0: if there is none). Items are independent; the
-    /// answers are in the order of the writes. A batch names a key at most once.
+    /// answers are in the order of the writes. Removing what is not there, with version 0, is `Yes`.
+    ///
+    /// # Errors
+    /// `Invalid`: the batch names a key twice.
     async fn put_records(&self, kind: &str, writes: Vec<RecordWrite>) -> Result<Vec<Written>, Error>;
 
     /// Records of a kind by key, those after `after`, at most `limit`.
     async fn list_records(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, Error>;
 
     /// Removes finished jobs that ended longer ago than `keep`, with their output, and idempotency keys and records
-    /// whose time to live is over; at most `limit` of each. The answer is how many jobs were removed.
+    /// whose time to live is over; at most `limit` of each, the longest over first. The answer is how many jobs were removed.
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error>;
 
     /// Completes what was acknowledged, and lets go of files and connections. Later calls may fail as `Unavailable`.

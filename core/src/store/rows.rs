@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::{Error, ErrorKind};
 use crate::executor::Stream;
 use crate::id::{JobId, LeaseToken, Owner, WorkerId};
 use crate::job::{Class, Job, Life, Place, Status, Timer};
@@ -61,12 +62,37 @@ pub struct ListQuery {
     pub created_after: Option<Timestamp>,
     /// Only ids less than this: the last of the page before.
     pub before: Option<JobId>,
-    /// Leave out this many, at most 10,000, after all the other conditions.
+    /// Leave out this many, at most [`ListQuery::MAX_OFFSET`], after all the other conditions.
     pub offset: usize,
     /// How many at most.
     pub limit: usize,
     /// Count the jobs that the conditions but `before`, `offset` and `limit` hold for, up to this many; 0: don't.
     pub count_to: usize,
+}
+
+impl ListQuery {
+    /// The most that [`ListQuery::offset`] may be.
+    pub const MAX_OFFSET: usize = 10_000;
+
+    /// For stores: whether the query can be asked at all.
+    ///
+    /// # Errors
+    /// `Invalid`: the offset is too large.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.offset > Self::MAX_OFFSET {
+            return Err(Error::new(ErrorKind::Invalid, format!("an offset of more than {}", Self::MAX_OFFSET)));
+        }
+        Ok(())
+    }
+
+    /// For stores: whether every condition but `before` holds for a job.
+    pub fn matches(&self, job: &Job) -> bool {
+        self.owner.as_ref().is_none_or(|owner| *owner == job.owner)
+            && self.status.is_none_or(|status| status == job.status())
+            && self.worker.as_ref().is_none_or(|w| job.life.last_lease().is_some_and(|lease| lease.worker == *w))
+            && self.label.as_ref().is_none_or(|label| job.spec.labels.contains(label))
+            && self.created_after.is_none_or(|after| job.created > after)
+    }
 }
 
 /// A page of jobs.
@@ -115,14 +141,15 @@ pub enum Written {
     Missing,
 }
 
-/// Output to be added to an attempt's.
+/// Output to be added to an attempt's. Its parts are applied in the order of the fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Append {
     /// Which job.
     pub job: JobId,
-    /// Which attempt. Output of earlier attempts of the job is removed.
+    /// Which attempt. Output of earlier attempts of the job is removed; if there is any of a later one, this is
+    /// ignored.
     pub attempt: u32,
-    /// True: what is there of the attempt is removed first.
+    /// True: what is there of the attempt is removed first, and its count of dropped bytes starts from 0.
     pub replace: bool,
     /// What to add.
     pub chunks: Vec<Chunk>,
@@ -130,6 +157,19 @@ pub struct Append {
     pub trim: Option<(u64, u64)>,
     /// How many bytes were dropped or trimmed; added to the attempt's count.
     pub dropped: u64,
+}
+
+impl Append {
+    /// For stores: whether its numbers can be kept everywhere, since databases count in signed 64 bits.
+    ///
+    /// # Errors
+    /// `Invalid`: a chunk's number is [`Chunk::MAX_SEQ`] or more, or more bytes were dropped than that.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.chunks.iter().any(|chunk| chunk.seq >= Chunk::MAX_SEQ) || self.dropped >= Chunk::MAX_SEQ {
+            return Err(Error::new(ErrorKind::Invalid, "a chunk's number, or a count of bytes, is out of bounds"));
+        }
+        Ok(())
+    }
 }
 
 /// A piece of an attempt's output.
@@ -141,6 +181,11 @@ pub struct Chunk {
     pub stream: Stream,
     /// What was written to it.
     pub bytes: Bytes,
+}
+
+impl Chunk {
+    /// Every [`Chunk::seq`] is less than this.
+    pub const MAX_SEQ: u64 = 1 << 62;
 }
 
 /// What is kept of an attempt's output.
@@ -224,7 +269,7 @@ pub struct Record {
     pub key: String,
     /// What is kept.
     pub value: Bytes,
-    /// Counts its writes from 1.
+    /// Counts its writes from 1; again from 1 if it was removed in between.
     pub version: u64,
 }
 
