@@ -11,5 +11,6 @@ pub mod service;
 pub mod store;
 pub mod time;
 mod time_serde;
+pub mod token;
 
 pub use error::Error;
