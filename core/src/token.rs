@@ -34,7 +34,7 @@ pub use key::WorkerKey;
 use key::Key;
 
 /// How long a token lives unless something else is asked for.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+pub const DEFAULT_TTL: Duration = Duration::from_hours(24);
 
 /// How far the clocks of whoever made a token and of whoever judges it may differ.
 pub const LEEWAY: Duration = Duration::from_secs(30);

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+mod local;
+
+pub use local::LocalLimiter;
+
 /// Counts requests and says which are too many.
 #[async_trait]
 pub trait RateLimiter: fmt::Debug + Send + Sync + 'static {
