@@ -1,1 +1,4 @@
-//! Placeholder while dependencies compile.
+//! Conformance suites for Command Executor's traits, and fault injection: what holds one backend to its contract holds
+//! every backend to it.
+
+pub mod store;
