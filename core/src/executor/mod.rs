@@ -15,11 +15,11 @@ use crate::job::{JobSpec, Outcome};
 
 mod function;
 mod output;
-#[cfg(unix)]
 pub mod process;
 
 pub use function::FunctionExecutor;
 pub use output::{OutputChunk, OutputSink, OutputSource, Stream, output_pipe};
+pub use process::ProcessExecutor;
 
 /// Runs one attempt, start to finish.
 ///

@@ -1,0 +1,196 @@
+//! One attempt under way: its output, its time, and being told to stop.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use nix::fcntl::OFlag;
+use tokio::net::unix::pipe;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::executor::{OutputSink, RunContext, Stream};
+use crate::job::Outcome;
+
+/// What is read from a pipe at most at a time, which is also what a pipe holds by default.
+const READ: usize = 64 * 1024;
+/// A chunk smaller than this is copied, so that it does not keep a whole buffer alive while it waits for its reader.
+const COPY_BELOW: usize = 16 * 1024;
+/// After everything is dead a pipe has an end. Where something got away and holds it open, what is read is bounded:
+/// by a silence of this length,
+const DRAIN_SILENCE: Duration = Duration::from_secs(1);
+/// and by this much, which is the most that a pipe may hold.
+const DRAIN_BYTES: usize = 1024 * 1024;
+
+/// A way of running commands, once they have been asked for.
+pub(super) trait Control {
+    /// Waits until every process of the job is gone. Cancellation safe.
+    async fn ended(&mut self) -> Over;
+    /// Asks every process of the job to end.
+    async fn terminate(&mut self);
+    /// Ends every process of the job.
+    async fn kill(&mut self);
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Over {
+    pub(super) end: End,
+    /// The kernel killed one of its processes for want of memory.
+    pub(super) out_of_memory: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Exited(i32),
+    Signaled(i32),
+    /// It was never started, or its end is not known.
+    Refused(String),
+}
+
+impl Over {
+    pub(super) fn of(end: End) -> Self {
+        Self { end, out_of_memory: false }
+    }
+}
+
+/// Why the executor ended a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Stop,
+    Timeout,
+}
+
+/// Both ends of a pipe for one stream.
+pub(super) struct Pipe {
+    pub(super) reader: pipe::Receiver,
+    pub(super) writer: OwnedFd,
+}
+
+impl Pipe {
+    pub(super) fn open() -> io::Result<Self> {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        Ok(Self { reader: pipe::Receiver::from_owned_fd(reader)?, writer })
+    }
+}
+
+/// Sees a job through to its end, while its output flows.
+pub(super) async fn conduct(
+    mut job: impl Control,
+    context: &RunContext,
+    grace: Duration,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+) -> Outcome {
+    let dead = CancellationToken::new();
+    let control = async {
+        let over = attend(&mut job, context, grace).await;
+        dead.cancel();
+        // The descriptors that the way of running still holds would keep the pipes open.
+        drop(job);
+        over
+    };
+    let ((over, cause), (), ()) = tokio::join!(
+        control,
+        pump(stdout, Stream::Stdout, &context.output, &dead),
+        pump(stderr, Stream::Stderr, &context.output, &dead),
+    );
+    decide(over, cause)
+}
+
+/// Waits for a job's end, and brings it about when its time is over or it is told to stop.
+async fn attend(job: &mut impl Control, context: &RunContext, grace: Duration) -> (Over, Option<Cause>) {
+    let cause = tokio::select! {
+        biased;
+        over = job.ended() => return (over, None),
+        () = context.stop.cancelled() => Cause::Stop,
+        () = sleep(context.spec.timeout) => Cause::Timeout,
+    };
+    job.terminate().await;
+    if let Ok(over) = timeout(grace, job.ended()).await {
+        return (over, Some(cause));
+    }
+    job.kill().await;
+    (job.ended().await, Some(cause))
+}
+
+/// Carries a stream from its pipe to the sink, as fast as the sink takes it.
+async fn pump(pipe: pipe::Receiver, stream: Stream, sink: &OutputSink, dead: &CancellationToken) {
+    let mut buffer = BytesMut::new();
+    let mut left = DRAIN_BYTES;
+    while left > 0 {
+        let ready = tokio::select! {
+            biased;
+            ready = pipe.readable() => ready,
+            () = dead.cancelled() => match timeout(DRAIN_SILENCE, pipe.readable()).await {
+                Ok(ready) => ready,
+                Err(_) => return,
+            },
+        };
+        if ready.is_err() {
+            return;
+        }
+        buffer.reserve(READ);
+        match pipe.try_read_buf(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                if dead.is_cancelled() {
+                    left = left.saturating_sub(count);
+                }
+                let chunk = if count < COPY_BELOW {
+                    let chunk = Bytes::copy_from_slice(&buffer);
+                    buffer.clear();
+                    chunk
+                } else {
+                    buffer.split().freeze()
+                };
+                sink.write(stream, chunk).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The outcome, from how the job ended and whether the executor had a hand in it.
+fn decide(over: Over, cause: Option<Cause>) -> Outcome {
+    let Over { end, out_of_memory } = over;
+    match (end, cause) {
+        (End::Refused(message), _) => Outcome::ExecutorError { message },
+        // Its time was over before it was, whatever it made of the polite signal.
+        (_, Some(Cause::Timeout)) => Outcome::TimedOut,
+        // It finished its work before the signal reached it, or as the answer to it.
+        (End::Exited(0), _) => Outcome::Exited { code: 0 },
+        (_, Some(Cause::Stop)) => Outcome::Stopped,
+        (_, None) if out_of_memory => Outcome::OutOfMemory,
+        (End::Exited(code), None) => Outcome::Exited { code },
+        (End::Signaled(signal), None) => Outcome::Signaled { signal },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_is_what_the_evidence_says() {
+        let of = |end: &End, out_of_memory, cause| decide(Over { end: end.clone(), out_of_memory }, cause);
+        let (zero, one, killed) = (End::Exited(0), End::Exited(1), End::Signaled(9));
+        let exited = |code| Outcome::Exited { code };
+        // A code that looks like a signal is a code.
+        assert_eq!(of(&End::Exited(137), false, None), exited(137));
+        assert_eq!(of(&killed, false, None), Outcome::Signaled { signal: 9 });
+        assert_eq!(of(&killed, true, None), Outcome::OutOfMemory);
+        // The shell survived the child that the kernel killed, and passed its end on.
+        assert_eq!(of(&End::Exited(137), true, None), Outcome::OutOfMemory);
+        // It lost a child and did its work all the same.
+        assert_eq!(of(&zero, true, None), exited(0));
+        for (end, stopped) in [(&zero, exited(0)), (&one, Outcome::Stopped), (&killed, Outcome::Stopped)] {
+            assert_eq!(of(end, false, Some(Cause::Stop)), stopped);
+            assert_eq!(of(end, false, Some(Cause::Timeout)), Outcome::TimedOut);
+        }
+        let refused = of(&End::Refused("why".to_owned()), false, Some(Cause::Stop));
+        assert_eq!(refused, Outcome::ExecutorError { message: "why".to_owned() });
+    }
+}
