@@ -33,6 +33,12 @@ impl JobId {
         self.0
     }
 
+    /// When the id was made, by its coordinator's clock.
+    pub fn made_at(&self) -> Timestamp {
+        let (high, _) = self.0.as_u64_pair();
+        Timestamp::from_millis(i64::try_from(high >> 16).unwrap_or(i64::MAX))
+    }
+
     /// The id that this UUID is.
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)

@@ -7,6 +7,7 @@ pub mod files;
 pub mod id;
 pub mod job;
 pub mod limiter;
+pub mod scheduler;
 pub mod service;
 pub mod store;
 pub mod time;

@@ -94,6 +94,17 @@ impl JobSpec {
         }
     }
 
+    /// About how many bytes of memory the spec's texts take.
+    pub(crate) fn weight(&self) -> usize {
+        let command = match &self.command {
+            Command::Shell(line) => line.len(),
+            Command::Argv(items) | Command::Steps(items) => items.iter().map(|i| i.len() + 24).sum(),
+        };
+        let env: usize = self.env.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
+        let labels: usize = self.labels.iter().map(|label| label.len() + 24).sum();
+        command + env + labels
+    }
+
     /// A job that runs one line (or script) with `/bin/sh -c`.
     pub fn shell(line: impl Into<String>) -> Self {
         Self::new(Command::Shell(line.into()))

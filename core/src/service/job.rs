@@ -116,8 +116,8 @@ pub struct Submission {
 pub struct SubmittedJob {
     /// Its id.
     pub id: JobId,
-    /// Where it stands: now, for a repeat. A repeat for a job that is gone says `completed`'s equivalent, the last it can know.
-    pub status: Status,
+    /// Where it stands; for a repeat, now. `None`: it has ended and is gone, so that nobody knows how.
+    pub status: Option<Status>,
     /// When it was submitted first.
     pub created: Timestamp,
     /// Whether this was a repeat, and the job there already.

@@ -238,7 +238,7 @@ pub enum Renewed {
     },
     /// The worker never registered.
     Unknown,
-    /// The worker was removed. Its session is renewed all the same, so that it may report on what it has.
+    /// The worker was removed: its session is not renewed, so that its leases end. The beat is kept.
     Removed {
         /// What the last beat before this one listed.
         before: Option<Vec<Listed>>,

@@ -1,0 +1,131 @@
+//! Reports of ended attempts.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::apply::Refused;
+use crate::Error;
+use crate::id::{LeaseToken, WorkerId};
+use crate::job::{Event, Job, Outcome, Report};
+use crate::service::{FinalOutput, FinishedAttempt, OutputAck, OutputBatch, OutputPieces};
+
+/// How long an error's text may be.
+const MAX_MESSAGE: usize = 4 << 10;
+
+impl Shared {
+    /// Accepts reports; durable when it returns.
+    pub(super) async fn finish(
+        &self,
+        worker: &WorkerId,
+        attempts: Vec<FinishedAttempt>,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let ids: Vec<_> = attempts.iter().map(|attempt| attempt.job).collect();
+        let jobs = self.jobs(&ids).await?;
+        let mut answers: Vec<Result<(), Error>> = Vec::with_capacity(attempts.len());
+        let mut events = Vec::with_capacity(attempts.len());
+        let mut places = Vec::with_capacity(attempts.len());
+        for (attempt, job) in attempts.into_iter().zip(jobs) {
+            match self.judge(worker, attempt, job).await {
+                Ok(event) => {
+                    places.push(answers.len());
+                    answers.push(Ok(()));
+                    events.push(event);
+                }
+                Err(Error::Unavailable { retry_after }) => return Err(Error::Unavailable { retry_after }),
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        let settled = self.settle(events).await?;
+        for (place, settled) in places.into_iter().zip(settled) {
+            if let (Some(answer), Err(refused)) = (answers.get_mut(place), settled) {
+                *answer = Err(match refused {
+                    // Another worker's word about a job, and one about a job that is gone, are told apart by nobody.
+                    Refused::Missing | Refused::Rejected(_) => Error::LeaseLost,
+                });
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Keeps the output that comes with a report, and makes the report an event.
+    async fn judge(
+        &self,
+        worker: &WorkerId,
+        attempt: FinishedAttempt,
+        job: Option<Arc<Job>>,
+    ) -> Result<(Arc<Job>, Event), Error> {
+        let mut job = job.ok_or(Error::LeaseLost)?;
+        if attempt.output != FinalOutput::None {
+            if !is_holder(&job, worker, attempt.token) {
+                // It may have changed since it was seen last.
+                job = self.store.get(&[job.id]).await?.pop().flatten().map(Arc::new).ok_or(Error::LeaseLost)?;
+            }
+            if is_holder(&job, worker, attempt.token) {
+                self.add_final_output(&job, attempt.output).await?;
+            }
+        }
+        let outcome = checked(attempt.outcome)?;
+        let (token, duration) = (attempt.token, attempt.duration);
+        Ok((job, Event::Report(Report { worker: worker.clone(), token, outcome, duration })))
+    }
+
+    /// Adds to the output of attempts; durable when it returns.
+    pub(super) async fn append_output(
+        &self,
+        worker: &WorkerId,
+        batches: Vec<OutputBatch>,
+    ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
+        let mut answers = Vec::with_capacity(batches.len());
+        let ids: Vec<_> = batches.iter().map(|batch| batch.job).collect();
+        let jobs = self.jobs(&ids).await?;
+        for (batch, job) in batches.into_iter().zip(jobs) {
+            match self.append(worker, batch, job).await {
+                Err(Error::Unavailable { retry_after }) => return Err(Error::Unavailable { retry_after }),
+                answer => answers.push(answer),
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn append(&self, worker: &WorkerId, batch: OutputBatch, job: Option<Arc<Job>>) -> Result<OutputAck, Error> {
+        let mut job = job.ok_or(Error::LeaseLost)?;
+        let is_question = match &batch.pieces {
+            OutputPieces::Numbered(pieces) => pieces.is_empty(),
+            OutputPieces::Plain(pieces) => pieces.is_empty(),
+        };
+        if is_question || !is_holder(&job, worker, batch.token) {
+            // What a worker is told to stop is read from the store, never only from memory.
+            job = self.store.get(&[job.id]).await?.pop().flatten().map(Arc::new).ok_or(Error::LeaseLost)?;
+            self.leases.put([Arc::clone(&job)]);
+        }
+        if !is_holder(&job, worker, batch.token) {
+            return Err(Error::LeaseLost);
+        }
+        if !is_question {
+            self.add_output(&job, batch.pieces).await?;
+        }
+        Ok(OutputAck { cancel: matches!(job.life.state, crate::job::State::Cancelling { .. }) })
+    }
+}
+
+/// Whether a worker holds the job's current lease, by its token if it sent one.
+fn is_holder(job: &Job, worker: &WorkerId, token: Option<LeaseToken>) -> bool {
+    job.life.lease().is_some_and(|lease| lease.worker == *worker && token.is_none_or(|token| token == lease.token))
+}
+
+/// What a worker may say of an attempt's end, with its texts cut to a length that can be kept.
+fn checked(outcome: Outcome) -> Result<Outcome, Error> {
+    let cut = |message: String| match message.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_MESSAGE) {
+        Some((at, _)) => message.chars().take(message.get(..at).map_or(0, |kept| kept.chars().count())).collect(),
+        None => message,
+    };
+    match outcome {
+        Outcome::Lost => Err(Error::invalid("outcome", "only the coordinator says that an attempt is lost")),
+        Outcome::Signaled { signal } if !(1..=127).contains(&signal) => {
+            Err(Error::invalid("outcome", "a signal is from 1 to 127"))
+        }
+        Outcome::InputError { message } => Ok(Outcome::InputError { message: cut(message) }),
+        Outcome::ExecutorError { message } => Ok(Outcome::ExecutorError { message: cut(message) }),
+        outcome => Ok(outcome),
+    }
+}

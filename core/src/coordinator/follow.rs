@@ -1,0 +1,205 @@
+//! Streams for readers: a job's output, and changes of jobs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::hub::News;
+use super::output::REPLACED;
+use super::view;
+use crate::Error;
+use crate::id::{JobId, Owner};
+use crate::job::Job;
+use crate::service::{Cursor, JobUpdate, OutputEvent, OutputQuery, OutputStream, UpdateStream};
+use crate::store::Chunk;
+
+/// How much is read from the store for a follower at once.
+const READ: usize = 256 << 10;
+
+/// How long a stream waits for news before it looks at the store: news of another coordinator's doing come so.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The output of a job that the reader may see.
+pub(super) fn output(shared: Arc<Shared>, job: &Job, query: OutputQuery) -> OutputStream {
+    let attempt = job.life.last_lease().map_or(0, |lease| lease.attempt);
+    let cursor = query.from.unwrap_or(Cursor { attempt, next: 0 });
+    let follower = Follower {
+        news: shared.hub.subscribe(job.id),
+        closed: shared.hub.closed(),
+        shared,
+        job: job.id,
+        query,
+        cursor,
+        pending: VecDeque::new(),
+        is_over: false,
+    };
+    Box::pin(stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await.transpose()?;
+        follower.is_over |= event.is_err();
+        Some((event, follower))
+    }))
+}
+
+struct Follower {
+    shared: Arc<Shared>,
+    job: JobId,
+    query: OutputQuery,
+    /// Before the next piece to give.
+    cursor: Cursor,
+    /// Events that are to be given before anything is read. At most [`READ`] bytes, or one piece.
+    pending: VecDeque<OutputEvent>,
+    news: watch::Receiver<News>,
+    closed: CancellationToken,
+    is_over: bool,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Option<OutputEvent>, Error> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.is_over {
+                return Ok(None);
+            }
+            // News after this point are of what the reads below may have missed.
+            self.news.borrow_and_update();
+            let job = self.shared.store.get(&[self.job]).await?.pop().flatten().ok_or(Error::JobNotFound)?;
+            self.read(&job).await?;
+            if !self.pending.is_empty() {
+                continue;
+            }
+            let status = job.status();
+            if status.is_finished() || !self.query.follow {
+                self.is_over = true;
+                return Ok(Some(OutputEvent::End { status }));
+            }
+            tokio::select! {
+                () = self.closed.cancelled() => {
+                    self.is_over = true;
+                    return Err(Error::Unavailable { retry_after: LOOK });
+                }
+                // The sender is in the hub for as long as somebody listens.
+                _ = self.news.changed() => {}
+                () = self.shared.clock.sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Reads what follows the cursor in the job's current or last attempt.
+    async fn read(&mut self, job: &Job) -> Result<(), Error> {
+        let attempt = job.life.last_lease().map_or(0, |lease| lease.attempt);
+        if attempt != self.cursor.attempt {
+            let had_begun = self.cursor.attempt != 0;
+            self.cursor = Cursor { attempt, next: 0 };
+            if had_begun {
+                self.pending.push_back(OutputEvent::Reset { cursor: self.cursor });
+            }
+        }
+        let chunks = self.shared.store.read_output(self.job, attempt, self.cursor.next, READ).await?;
+        let gap = self.shared.outputs.gap(self.job, attempt);
+        for chunk in chunks {
+            // What has not come yet is waited for, so that the order is the one in which it was written.
+            if gap.is_some_and(|gap| chunk.seq > gap) {
+                break;
+            }
+            self.give(chunk);
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, chunk: Chunk) {
+        if chunk.seq >= REPLACED && (1..REPLACED).contains(&self.cursor.next) {
+            self.cursor.next = REPLACED;
+            self.pending.push_back(OutputEvent::Reset { cursor: self.cursor });
+        }
+        self.cursor.next = chunk.seq + 1;
+        if self.query.stream.is_none_or(|stream| stream == chunk.stream) {
+            let (cursor, stream, bytes) = (self.cursor, chunk.stream, chunk.bytes);
+            self.pending.push_back(OutputEvent::Chunk { cursor, stream, bytes });
+        }
+    }
+}
+
+/// Changes of one job that the watcher may see, from where it stands now until it has ended.
+pub(super) fn watch_job(shared: Arc<Shared>, job: &Job) -> UpdateStream {
+    let watcher = Watcher {
+        news: shared.hub.subscribe(job.id),
+        closed: shared.hub.closed(),
+        shared,
+        job: job.id,
+        seen: None,
+        is_over: false,
+    };
+    Box::pin(stream::unfold(watcher, |mut watcher| async move {
+        let update = watcher.next().await.transpose()?;
+        watcher.is_over |= update.is_err();
+        Some((update, watcher))
+    }))
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    job: JobId,
+    /// The version that was given last.
+    seen: Option<u64>,
+    news: watch::Receiver<News>,
+    closed: CancellationToken,
+    is_over: bool,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<Option<JobUpdate>, Error> {
+        loop {
+            if self.is_over {
+                return Ok(None);
+            }
+            let told = self.news.borrow_and_update().update.clone();
+            let update = match told {
+                Some(update) if self.seen.is_none_or(|seen| update.version > seen) => update,
+                _ => {
+                    let job = self.shared.store.get(&[self.job]).await?.pop().flatten();
+                    view::update(&job.ok_or(Error::JobNotFound)?)
+                }
+            };
+            if self.seen.is_none_or(|seen| update.version > seen) {
+                self.seen = Some(update.version);
+                self.is_over = update.status.is_finished();
+                return Ok(Some(update));
+            }
+            tokio::select! {
+                () = self.closed.cancelled() => {
+                    self.is_over = true;
+                    return Err(Error::Unavailable { retry_after: LOOK });
+                }
+                _ = self.news.changed() => {}
+                () = self.shared.clock.sleep(LOOK) => {}
+            }
+        }
+    }
+}
+
+/// Changes of every job of an owner (or of all).
+pub(super) fn watch_all(shared: &Shared, owner: Option<Owner>) -> UpdateStream {
+    let news = Some(shared.hub.subscribe_all());
+    let closed = shared.hub.closed();
+    Box::pin(stream::unfold((news, owner, closed), |(news, owner, closed)| async move {
+        let mut news = news?;
+        loop {
+            let told = tokio::select! {
+                () = closed.cancelled() => Err(broadcast::error::RecvError::Closed),
+                told = news.recv() => told,
+            };
+            match told {
+                Ok((whose, _)) if owner.as_ref().is_some_and(|owner| *owner != whose) => {}
+                Ok((_, update)) => return Some((Ok(update), (Some(news), owner, closed))),
+                Err(_) => return Some((Err(Error::Unavailable { retry_after: LOOK }), (None, owner, closed))),
+            }
+        }
+    }))
+}

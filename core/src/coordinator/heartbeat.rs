@@ -1,0 +1,187 @@
+//! Signs of life: renewing sessions, and telling workers from the store what to stop.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use super::{Shared, lock};
+use crate::Error;
+use crate::id::{LeaseToken, WorkerId};
+use crate::job::{Event, Job, Outcome, State};
+use crate::service::{Heartbeat, HeartbeatReply};
+use crate::store::{Beat, Listed, Renewed};
+
+/// How many attempts a beat may list.
+const MAX_HELD: usize = 65_536;
+
+/// What workers' beats said of the attempts that they have leases for.
+#[derive(Debug, Default)]
+pub(super) struct Presences(Mutex<HashMap<WorkerId, HashMap<LeaseToken, Presence>>>);
+
+/// What one worker's beats said of one attempt.
+#[derive(Debug, Clone, Copy, Default)]
+struct Presence {
+    /// Whether it was ever listed.
+    was_listed: bool,
+    /// How many beats in a row have not listed it.
+    absences: u32,
+}
+
+/// What is to be done about an attempt that a beat does not list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// Nothing yet.
+    Wait,
+    /// It was listed and dropped: the worker has lost it.
+    Dropped,
+    /// It was never listed, though there was time: perhaps it never arrived.
+    Unseen,
+}
+
+impl Presences {
+    /// Notes what a beat said of the attempts that the worker has leases for, and what is to be done about each.
+    fn note(
+        &self,
+        worker: &WorkerId,
+        leases: &[(LeaseToken, bool, bool)],
+        before: &HashSet<LeaseToken>,
+    ) -> Vec<Absence> {
+        let mut workers = lock(&self.0);
+        let seen = workers.remove(worker).unwrap_or_default();
+        let mut now = HashMap::with_capacity(leases.len());
+        let absences = leases
+            .iter()
+            .map(|&(token, is_listed, had_time)| {
+                let mut presence = seen.get(&token).copied().unwrap_or_default();
+                presence.was_listed |= is_listed || before.contains(&token);
+                presence.absences = if is_listed { 0 } else { presence.absences + 1 };
+                now.insert(token, presence);
+                match presence {
+                    Presence { absences: 0, .. } => Absence::Wait,
+                    // Beats may overtake one another: an older one that arrives late lists less. One absence proves
+                    // nothing where being wrong costs an attempt.
+                    Presence { was_listed: true, absences: 1 } => Absence::Wait,
+                    Presence { was_listed: true, .. } => Absence::Dropped,
+                    Presence { was_listed: false, .. } if had_time => Absence::Unseen,
+                    Presence { .. } => Absence::Wait,
+                }
+            })
+            .collect();
+        if !now.is_empty() {
+            workers.insert(worker.clone(), now);
+        }
+        absences
+    }
+}
+
+impl Shared {
+    /// Renews a worker's session.
+    pub(super) async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
+        if beat.held.as_ref().is_some_and(|held| held.len() > MAX_HELD) {
+            return Err(Error::invalid("running", format!("must be at most {MAX_HELD}")));
+        }
+        let (before, is_removed) = self.renew(worker, &beat).await?;
+        let as_of = self.dispatch.last_claim();
+        let leased: Vec<_> = self.store.leased(worker).await?.into_iter().map(Arc::new).collect();
+        self.leases.put(leased.iter().cloned());
+
+        let cancelling = leased.iter().filter(|job| matches!(job.life.state, State::Cancelling { .. }));
+        let mut cancel: Vec<_> = cancelling.map(|job| job.id).collect();
+        let mut lost = Vec::new();
+        if let Some(held) = &beat.held {
+            self.settle_absences(worker, &leased, held, &before, is_removed).await?;
+            lost = self.no_longer(worker, &leased, held).await?;
+        }
+        if is_removed {
+            // It is to stop everything; its leases end unrenewed, or when it has stopped listing them.
+            lost.extend(leased.iter().map(|job| job.id));
+            lost.sort_unstable();
+            lost.dedup();
+            cancel.clear();
+        }
+        self.dispatch.held(worker.clone(), leased.iter().map(|job| job.id).collect(), as_of).await;
+        Ok(HeartbeatReply { server_time: self.store.now(), cancel, lost })
+    }
+
+    /// Writes the beat. The answer is what the beat before it listed, and whether the worker was removed.
+    async fn renew(&self, worker: &WorkerId, beat: &Heartbeat) -> Result<(HashSet<LeaseToken>, bool), Error> {
+        let (completed, failed) = self.tally.take(worker);
+        let report = serde_json::to_value(beat.usage).unwrap_or_default();
+        let written = Beat { report, held: beat.held.clone(), completed, failed };
+        let renewed = self.store.renew(vec![(worker.clone(), written)]).await.map(|mut renewed| renewed.pop());
+        let (before, is_removed) = match renewed {
+            Ok(Some(Renewed::Yes { before })) => (before, false),
+            Ok(Some(Renewed::Removed { before })) => (before, true),
+            Ok(Some(Renewed::Unknown)) => return Err(Error::WorkerNotFound),
+            Ok(None) => return Err(Error::Internal),
+            Err(error) => {
+                self.tally.give_back(worker, (completed, failed));
+                return Err(error.into());
+            }
+        };
+        Ok((before.into_iter().flatten().map(|listed| listed.token).collect(), is_removed))
+    }
+
+    /// Ends attempts that the worker has a lease for and does not list.
+    async fn settle_absences(
+        &self,
+        worker: &WorkerId,
+        leased: &[Arc<Job>],
+        held: &[Listed],
+        before: &HashSet<LeaseToken>,
+        is_removed: bool,
+    ) -> Result<(), Error> {
+        let now = self.store.now();
+        let interval = self.options.heartbeat_interval();
+        let held: HashSet<_> = held.iter().map(|listed| listed.token).collect();
+        let leases: Vec<_> = leased
+            .iter()
+            .filter_map(|job| job.life.lease())
+            .map(|lease| (lease.token, held.contains(&lease.token), now.since(lease.since) >= interval))
+            .collect();
+        let absences = self.presence.note(worker, &leases, before);
+        let mut events = Vec::new();
+        for ((job, (token, is_listed, _)), absence) in leased.iter().zip(leases).zip(absences) {
+            let absence = if is_removed && !is_listed { Absence::Dropped } else { absence };
+            let event = match absence {
+                Absence::Wait => continue,
+                Absence::Dropped => Event::Lost { token },
+                // It has reported on it, so it has begun.
+                Absence::Unseen if self.has_output(job).await? => Event::Lost { token },
+                Absence::Unseen => Event::Unstarted { token },
+            };
+            events.push((Arc::clone(job), event));
+        }
+        // Each is judged by its token; what was decided in between stands.
+        self.settle(events).await?;
+        Ok(())
+    }
+
+    async fn has_output(&self, job: &Job) -> Result<bool, Error> {
+        Ok(self.store.output_extent(job.id, job.life.claimed).await?.next > 0)
+    }
+
+    /// Jobs that the worker lists and has no lease for; not those whose report was accepted a moment ago.
+    async fn no_longer(
+        &self,
+        worker: &WorkerId,
+        leased: &[Arc<Job>],
+        held: &[Listed],
+    ) -> Result<Vec<crate::id::JobId>, Error> {
+        let leases: HashSet<_> = leased.iter().filter_map(|job| Some((job.id, job.life.lease()?.token))).collect();
+        let unknown: Vec<_> = held.iter().filter(|listed| !leases.contains(&(listed.job, listed.token))).collect();
+        if unknown.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<_> = unknown.iter().map(|listed| listed.job).collect();
+        let jobs = self.store.get(&ids).await?;
+        let is_lost = |(listed, job): &(&Listed, Option<Job>)| {
+            let Some(job) = job else { return true };
+            // The lease may have been claimed after the worker's leases were read.
+            let holds = job.life.lease().is_some_and(|lease| lease.token == listed.token && lease.worker == *worker);
+            let past = job.life.attempts.iter().find(|attempt| attempt.lease.token == listed.token);
+            let has_reported = past.is_some_and(|attempt| attempt.outcome != Outcome::Lost);
+            !holds && !has_reported
+        };
+        Ok(unknown.into_iter().zip(jobs).filter(is_lost).map(|(listed, _)| listed.job).collect())
+    }
+}

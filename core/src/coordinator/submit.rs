@@ -1,0 +1,131 @@
+//! Taking jobs in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::Shared;
+use crate::Error;
+use crate::id::{JobId, Owner};
+use crate::job::{Class, Effect, Job, JobSpec, Problem, submitted};
+use crate::service::{Submission, SubmittedJob};
+use crate::store::{Insert, Inserted, Key};
+
+/// How many jobs may be submitted together.
+pub(super) const MAX_BATCH: usize = 10_000;
+
+/// For how long a repetition is known.
+const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Shared {
+    /// Takes jobs in, all or none.
+    pub(super) async fn submit(&self, owner: &Owner, submission: Submission) -> Result<Vec<SubmittedJob>, Error> {
+        self.check(&submission).await?;
+        let key = submission.idempotency_key.map(|key| Key {
+            owner: owner.clone(),
+            key,
+            fingerprint: fingerprint(&submission.specs),
+            ttl: KEY_TTL,
+        });
+        let now = self.store.now();
+        let mut jobs = Vec::with_capacity(submission.specs.len());
+        let mut ready = Vec::new();
+        let mut answers = Vec::with_capacity(submission.specs.len());
+        let mut is_scheduled = false;
+        for spec in submission.specs {
+            let (life, timer, effect) = submitted(&spec, now);
+            let class = Class::of(&spec);
+            let id = self.ids.next(now, &mut *self.random());
+            let job = Job { id, owner: owner.clone(), created: now, spec: Arc::new(spec), class, life, version: 0 };
+            answers.push(SubmittedJob { id, status: Some(job.status()), created: now, repeated: false });
+            is_scheduled |= effect == Effect::None;
+            if effect == Effect::Ready {
+                ready.push(Arc::new(job.clone()));
+            }
+            jobs.push((job, timer));
+        }
+        let fingerprint = key.as_ref().map(|key| key.fingerprint);
+        match self.store.insert(Insert { jobs, key }).await? {
+            Inserted::New => {
+                for job in &ready {
+                    self.hub.publish(job);
+                }
+                self.dispatch.ready(ready).await;
+                if is_scheduled {
+                    self.wake_sweep.notify_one();
+                }
+                Ok(answers)
+            }
+            Inserted::Known { ids, fingerprint: then } if fingerprint == Some(then) => self.repeated(ids).await,
+            Inserted::Known { .. } => Err(Error::IdempotencyConflict),
+        }
+    }
+
+    async fn check(&self, submission: &Submission) -> Result<(), Error> {
+        let mut problems = Vec::new();
+        let count = submission.specs.len();
+        if !(1..=MAX_BATCH).contains(&count) {
+            problems.push(Problem::new("jobs", format!("must be from 1 to {MAX_BATCH}")));
+        }
+        if let Some(key) = &submission.idempotency_key
+            && ((key.is_empty() || key.len() > 256) || !key.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            problems.push(Problem::new("idempotencyKey", "must be 1 to 256 bytes of visible ASCII"));
+        }
+        for (i, spec) in submission.specs.iter().enumerate() {
+            let mut found = spec.validate();
+            if let Some(problem) = self.check_input(spec).await? {
+                found.push(problem);
+            }
+            if count > 1 {
+                found.iter_mut().for_each(|problem| problem.field = format!("jobs[{i}].{}", problem.field));
+            }
+            problems.extend(found);
+            // A batch that is wrong all over is told so without listing all of it.
+            if problems.len() >= 100 {
+                break;
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
+    }
+
+    async fn check_input(&self, spec: &JobSpec) -> Result<Option<Problem>, Error> {
+        let Some(input) = spec.input else {
+            let lacks_files = spec.working_directory.is_some();
+            return Ok(lacks_files.then(|| Problem::new("workingDirectory", "needs a `fileId` that it is inside of")));
+        };
+        let Some(files) = &self.files else {
+            return Ok(Some(Problem::new("fileId", "this coordinator keeps no files")));
+        };
+        let exists = files.exists(input).await.map_err(|error| {
+            tracing::warn!(%error, "the file store failed");
+            Error::Unavailable { retry_after: Duration::from_secs(1) }
+        })?;
+        Ok((!exists).then(|| Problem::new("fileId", "there is no such file")))
+    }
+
+    /// What a repeat answers: where the jobs that were added then stand now.
+    async fn repeated(&self, ids: Vec<JobId>) -> Result<Vec<SubmittedJob>, Error> {
+        let jobs = self.store.get(&ids).await?;
+        let answer = |(id, job): (JobId, Option<Job>)| SubmittedJob {
+            id,
+            status: job.as_ref().map(Job::status),
+            created: job.map_or(id.made_at(), |job| job.created),
+            repeated: true,
+        };
+        Ok(ids.into_iter().zip(jobs).map(answer).collect())
+    }
+}
+
+/// A digest of what is submitted: of the specs as they are stored, so that spelling does not matter.
+fn fingerprint(specs: &[JobSpec]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for spec in specs {
+        // A spec is strings, numbers and plain enums; it always serialises.
+        let bytes = serde_json::to_vec(spec).unwrap_or_default();
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    }
+    digest.finalize().into()
+}

@@ -1,0 +1,97 @@
+//! The sweep: whatever the clock brings about, and whatever a lost wake-up or a dead process has left undone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::job::{Event, Job};
+use crate::store;
+
+/// How often everything is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often finished jobs are looked at whose time is over.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// How many jobs are looked at in one go.
+const BATCH: usize = 1_000;
+
+/// Sweeps until `stop` fires.
+pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut purged = shared.clock.uptime();
+    loop {
+        let due_in = match sweep(&shared).await {
+            Ok(due_in) => due_in,
+            Err(error) => {
+                tracing::warn!(%error, "sweep: the store failed; it is tried again");
+                INTERVAL
+            }
+        };
+        if shared.clock.uptime().saturating_sub(purged) >= PURGE_EVERY {
+            purged = shared.clock.uptime();
+            purge(&shared).await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.clock.sleep(due_in.min(INTERVAL)) => {}
+            // Something is due sooner than was thought.
+            () = shared.wake_sweep.notified() => {}
+        }
+    }
+}
+
+/// One look. The answer is how long until something is due.
+async fn sweep(shared: &Shared) -> Result<Duration, store::Error> {
+    loop {
+        let due = shared.store.due(BATCH).await?;
+        let is_all = due.len() < BATCH;
+        settle(shared, due, |_| Some(Event::Due)).await?;
+        if is_all {
+            break;
+        }
+    }
+    // Workers need a chance to be heard after an outage of this process.
+    if shared.clock.uptime().saturating_sub(shared.started) >= shared.options.lease {
+        loop {
+            let expired = shared.store.expired(shared.options.lease, BATCH).await?;
+            let is_all = expired.len() < BATCH;
+            settle(shared, expired, |job| Some(Event::Lost { token: job.life.lease()?.token })).await?;
+            if is_all {
+                break;
+            }
+        }
+    }
+    shared.dispatch.sweep().await;
+    shared.hub.sweep();
+    Ok(shared.store.next_due().await?.unwrap_or(INTERVAL))
+}
+
+async fn settle(shared: &Shared, jobs: Vec<Job>, event: impl Fn(&Job) -> Option<Event>) -> Result<(), store::Error> {
+    let events: Vec<_> = jobs
+        .into_iter()
+        .filter_map(|job| {
+            let event = event(&job)?;
+            Some((Arc::new(job), event))
+        })
+        .collect();
+    if !events.is_empty() {
+        // What was refused, somebody else was faster with.
+        shared.settle(events).await?;
+    }
+    Ok(())
+}
+
+async fn purge(shared: &Shared) {
+    loop {
+        match shared.store.purge(shared.options.retention, BATCH).await {
+            Ok(removed) if removed < BATCH => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "finished jobs could not be purged; it is tried again");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Jobs and workers as their users see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use crate::Error;
+use crate::executor::Stream;
+use crate::job::{Attempt, Command, Job, JobSpec, State};
+use crate::service::{AttemptView, Ended, JobUpdate, JobView, Registration, Usage, WorkerStatus, WorkerView};
+use crate::store::WorkerRow;
+use crate::time::Timestamp;
+
+/// How much of each stream a job shows.
+const TAIL: usize = 64 << 10;
+
+/// How many characters of a command a summary shows.
+const SUMMARY: usize = 200;
+
+/// A job without its output.
+pub(super) fn job(job: Job) -> JobView {
+    let status = job.status();
+    let update = update(&job);
+    let last = job.life.attempts.last();
+    let (reason, error) = match &job.life.state {
+        State::Failed { reason, error, .. } => (Some(*reason), Some(error.clone())),
+        _ => (None, None),
+    };
+    JobView {
+        id: job.id,
+        status,
+        version: job.version,
+        worker: update.worker,
+        created: job.created,
+        started: job.life.last_lease().map(|lease| lease.since),
+        completed: job.life.finished_at(),
+        exit_code: update.exit_code,
+        duration: last.and_then(|attempt| attempt.duration),
+        reason,
+        error,
+        attempts: attempts(&job),
+        stdout: bytes::Bytes::new(),
+        stderr: bytes::Bytes::new(),
+        dropped: 0,
+        owner: job.owner,
+        spec: job.spec,
+    }
+}
+
+/// A job in a list: without output and environment, its command cut.
+pub(super) fn summary(mut listed: Job) -> JobView {
+    let spec = &listed.spec;
+    let is_short = match &spec.command {
+        Command::Shell(line) => line.len() <= SUMMARY,
+        Command::Argv(items) | Command::Steps(items) => items.iter().map(String::len).sum::<usize>() <= SUMMARY,
+    };
+    if !is_short || !spec.env.is_empty() {
+        let command = cut(&spec.command);
+        listed.spec = Arc::new(JobSpec { command, env: std::collections::BTreeMap::new(), ..(**spec).clone() });
+    }
+    job(listed)
+}
+
+fn cut(command: &Command) -> Command {
+    let mut left = SUMMARY;
+    let mut cut = |text: &String| {
+        let kept: String = text.chars().take(left).collect();
+        left -= kept.chars().count();
+        kept
+    };
+    let mut cut_items =
+        |items: &[String]| items.iter().map(&mut cut).filter(|item| !item.is_empty()).collect::<Vec<_>>();
+    match command {
+        Command::Shell(line) => Command::Shell(line.chars().take(SUMMARY).collect()),
+        Command::Argv(items) => Command::Argv(cut_items(items)),
+        Command::Steps(lines) => Command::Steps(cut_items(lines)),
+    }
+}
+
+fn attempts(job: &Job) -> Vec<AttemptView> {
+    let past = job.life.attempts.iter().map(|attempt| AttemptView {
+        number: attempt.lease.attempt,
+        worker: attempt.lease.worker.clone(),
+        started: attempt.lease.since,
+        ended: Some(attempt.ended),
+        outcome: Some(Ended::from(&attempt.outcome)),
+        exit_code: attempt.outcome.exit_code(),
+    });
+    let current = job.life.lease().map(|lease| AttemptView {
+        number: lease.attempt,
+        worker: lease.worker.clone(),
+        started: lease.since,
+        ended: None,
+        outcome: None,
+        exit_code: None,
+    });
+    past.chain(current).collect()
+}
+
+/// What a watcher is told of a job.
+pub(super) fn update(job: &Job) -> JobUpdate {
+    let lease = job.life.last_lease();
+    let last = job.life.attempts.last();
+    let at = match &job.life.state {
+        State::Scheduled { .. } => last.map_or(job.created, |attempt: &Attempt| attempt.ended),
+        State::Queued { since } | State::Cancelling { since, .. } => *since,
+        State::Running { lease } => lease.since,
+        State::Completed { at } | State::Failed { at, .. } | State::Cancelled { at } => *at,
+    };
+    JobUpdate {
+        id: job.id,
+        status: job.status(),
+        version: job.version,
+        worker: lease.map(|lease| lease.worker.clone()),
+        exit_code: last.and_then(|attempt| attempt.outcome.exit_code()),
+        at,
+    }
+}
+
+impl Shared {
+    /// A job with the end of its output.
+    pub(super) async fn with_output(&self, job: Job) -> Result<JobView, Error> {
+        let (id, attempt) = (job.id, job.life.last_lease().map(|lease| lease.attempt));
+        let mut view = self::job(job);
+        if let Some(attempt) = attempt {
+            let extent = self.store.output_extent(id, attempt).await?;
+            view.dropped = extent.dropped;
+            if extent.bytes > 0 {
+                view.stdout = self.store.output_tail(id, attempt, Stream::Stdout, TAIL).await?;
+                view.stderr = self.store.output_tail(id, attempt, Stream::Stderr, TAIL).await?;
+            }
+        }
+        Ok(view)
+    }
+
+    /// A worker as users see it.
+    pub(super) async fn worker_view(&self, row: WorkerRow) -> Result<WorkerView, Error> {
+        let info: Registration = serde_json::from_slice(&row.info).map_err(|error| {
+            tracing::error!(worker = %row.id, %error, "a worker's stored registration can't be read");
+            Error::Internal
+        })?;
+        let running = match row.beat.held {
+            Some(held) => held.into_iter().map(|listed| listed.job).collect(),
+            None => self.store.leased(&row.id).await?.into_iter().map(|job| job.id).collect::<Vec<_>>(),
+        };
+        let usage = serde_json::from_value::<Usage>(row.beat.report).ok();
+        let idle_or_busy = if running.is_empty() { WorkerStatus::Idle } else { WorkerStatus::Busy };
+        let said = usage.map_or(idle_or_busy, |usage| usage.status);
+        Ok(WorkerView {
+            status: status(said, row.renewed, self.store.now(), self.options.heartbeat_timeout),
+            hostname: info.hostname,
+            cpu_count: info.cpu_count,
+            total_memory_mb: info.total_memory_mb,
+            cpu_usage: usage.map_or(0.0, |usage| usage.cpu),
+            ram_usage: usage.map_or(0.0, |usage| usage.ram),
+            labels: info.labels.into_iter().collect(),
+            executors: info.executors.unwrap_or_else(older_executors),
+            slots: info.slots,
+            running,
+            jobs_completed: row.beat.completed,
+            jobs_failed: row.beat.failed,
+            last_heartbeat: row.renewed,
+            registered: row.registered,
+            version: info.version,
+            metadata: info.metadata,
+            id: row.id,
+        })
+    }
+}
+
+/// A worker of an earlier protocol version has both executors and promises no limit.
+fn older_executors() -> Vec<crate::executor::Capabilities> {
+    use crate::executor::{Capabilities, Kind};
+    [Kind::Process, Kind::Docker].map(|kind| Capabilities { kind, limits: [].into() }).into()
+}
+
+/// What a worker is doing, by what it said and how long ago.
+pub(super) fn status(said: WorkerStatus, renewed: Timestamp, now: Timestamp, timeout: Duration) -> WorkerStatus {
+    if now.since(renewed) > timeout { WorkerStatus::Offline } else { said }
+}
