@@ -193,7 +193,7 @@ impl LeaseToken {
     }
 
     /// A token with these bits, for tests of stores and transports.
-    pub fn from_bits(bits: u128) -> Self {
+    pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 
