@@ -40,7 +40,8 @@ fn job(state: &str, spec: JobSpec) -> Job {
         other => panic!("no state {other:?}"),
     };
     let claimed = if matches!(state, State::Running { .. } | State::Cancelling { .. }) { 2 } else { 1 };
-    let past = Attempt { lease: self::lease(1, PAST), ended: NOW, outcome: Outcome::Exited { code: 7 }, duration: None };
+    let past =
+        Attempt { lease: self::lease(1, PAST), ended: NOW, outcome: Outcome::Exited { code: 7 }, duration: None };
     Job {
         id: JobId::from_bytes([7; 16]),
         owner: Owner::local(),

@@ -93,7 +93,8 @@ impl Shared {
         }
         if is_removed {
             // It is to stop everything; its leases end unrenewed, or when it has stopped listing them.
-            lost.extend(leased.iter().map(|job| job.id));
+            let is_held = |job: &&Arc<Job>| beat.held.as_ref().is_none_or(|held| held.iter().any(|l| l.job == job.id));
+            lost.extend(leased.iter().filter(is_held).map(|job| job.id));
             lost.sort_unstable();
             lost.dedup();
             cancel.clear();
