@@ -15,6 +15,13 @@
 //! at whatever path, as the same files that the test sees. Promises that depend on a
 //! [`Limit`](cmdexec_core::executor::Limit) are tested when the executor claims it.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a suite says what is wrong by panicking, as tests do"
+)]
+
 mod ending;
 mod isolation;
 mod limits;
@@ -32,11 +39,12 @@ pub use subject::{Ended, Subject, Trial};
 pub use crate::executor_suite;
 
 /// Makes one test per promise of an executor's contract. The argument is an async function that makes a
-/// [`Subject`]; every test has one of its own.
+/// [`Subject`]; every test has one of its own. `executor_suite!(make, only: a b)` makes some of the tests, for an
+/// executor (or a way of using one) that is documented to keep some promises only.
 #[macro_export]
 macro_rules! executor_suite {
     ($make:path) => {
-        $crate::executor_suite! { @tests $make =>
+        $crate::executor_suite! { $make, only:
             an_exit_code_is_the_commands_own
             a_code_that_looks_like_a_signal_is_a_code
             a_signal_is_told_from_a_code
@@ -82,7 +90,7 @@ macro_rules! executor_suite {
             recovering_harms_nothing
         }
     };
-    (@tests $make:path => $($name:ident)*) => {
+    ($make:path, only: $($name:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
