@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use cmdexec_core::executor::ProcessExecutor;
-use cmdexec_core::executor::process::{Containment, Options, Users};
+use cmdexec_core::executor::Limit;
+use cmdexec_core::executor::process::{Containment, Options, ProcessExecutor, Users};
+use cmdexec_core::job::{JobSpec, Outcome};
 use cmdexec_testkit::executor::Subject;
 
 /// Long enough for a shell to answer a signal on a busy machine.
@@ -99,4 +100,61 @@ mod process_group {
         processor_time_is_limited
         recovering_harms_nothing
     }
+}
+
+#[tokio::test]
+async fn a_signal_is_reported_as_the_kernel_does() {
+    let subject = subject(Options::default());
+    assert_eq!(subject.sh("kill -9 $$").await.outcome, Outcome::Signaled { signal: 9 });
+    assert_eq!(subject.sh("kill -6 $$").await.outcome, Outcome::Signaled { signal: 6 });
+    // The same of a step, though another was to follow.
+    let steps = JobSpec::steps(["kill -9 $$", "echo second"]);
+    assert_eq!(subject.run(steps).await.outcome, Outcome::Signaled { signal: 9 });
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_job_inherits_nothing_but_its_streams() {
+    for containment in [Containment::Auto, Containment::Supervisor] {
+        let subject = subject(Options { containment, ..Options::default() });
+        // Three streams, and the directory that is being listed.
+        assert_eq!(subject.sh("ls /proc/self/fd | wc -l").await.succeeded().trim(), "4", "{containment:?}");
+        let status = subject.sh("cat /proc/self/status").await.succeeded();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let signals = |name: &str| u64::from_str_radix(&field(name), 16).unwrap();
+        assert_eq!((signals("SigBlk:"), field("Groups:"), field("NoNewPrivs:")), (0, String::new(), "1".to_owned()));
+        // 32 and 33 are the C library's own, which it does not let anyone set.
+        assert_eq!(signals("SigIgn:") & !(0b11 << 31), 0);
+        assert_eq!(subject.sh("umask").await.succeeded(), "0022\n");
+    }
+}
+
+#[tokio::test]
+async fn what_a_step_leaves_running_runs_on() {
+    for containment in [Containment::Auto, Containment::Supervisor] {
+        let subject = subject(Options { containment, ..Options::default() });
+        let steps = ["(while ! test -e go; do sleep 0.02; done; echo went) & :", ": > go; sleep 0.5"];
+        assert_eq!(subject.run(JobSpec::steps(steps)).await.succeeded(), "went\n", "{containment:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_jobs_cannot_reach_is_named() {
+    let subject = subject(Options::default());
+    if !subject.claims(Limit::User) {
+        return;
+    }
+    let closed = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let attempt = closed.path().join("attempt");
+    std::fs::create_dir(&attempt).unwrap();
+    let ended = subject.begin_with(JobSpec::shell("true"), |context| context.dir = attempt).end().await;
+    let Outcome::ExecutorError { message } = ended.outcome else { panic!("{:?}", ended.outcome) };
+    assert!(message.contains(closed.path().to_str().unwrap()), "{message}");
+}
+
+#[tokio::test]
+async fn wrong_options_are_refused() {
+    let wrong = Options { hidden: vec!["relative".into()], ..Options::default() };
+    assert!(ProcessExecutor::new(wrong).unwrap_err().to_string().contains("relative"));
 }
