@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod store;
+
+pub use store::{Error, Files};
+
 /// A file's identity: the SHA-256 of its bytes, so that the same bytes are stored once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId([u8; 32]);
@@ -59,19 +63,5 @@ impl<'de> Deserialize<'de> for FileId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Where the files are that jobs bring.
-#[derive(Debug, Clone)]
-pub struct Files;
-
-impl Files {
-    pub(crate) async fn exists(&self, _: FileId) -> Result<bool, std::io::Error> {
-        Ok(false)
-    }
-
-    pub(crate) async fn read(&self, _: FileId) -> Result<crate::service::InputStream, crate::Error> {
-        Err(crate::Error::FileNotFound)
     }
 }

@@ -101,6 +101,6 @@ impl WorkerService for WorkerJobs {
             return Err(Error::LeaseLost);
         }
         let (Some(files), Some(input)) = (&self.shared.files, job.spec.input) else { return Err(Error::FileNotFound) };
-        files.read(input).await
+        Ok(files.get(input).await?)
     }
 }
