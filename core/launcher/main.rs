@@ -77,7 +77,6 @@ impl Launcher {
         // A session of its own: what the terminal sends is meant for the worker.
         sys::new_session()?;
         sys::make_undumpable()?;
-        sys::leave_keyring();
         sys::adopt_orphans()?;
         sys::wait_readable(&[socket.as_raw_fd()], false, None);
         let mut buffer = vec![0; protocol::MAX_PACKET];
@@ -218,14 +217,12 @@ impl Launcher {
 
     /// Moves jobs that are wholly over to the reports.
     fn finish(&mut self) {
-        let Self { ending, jobs, reports, unclaimed, .. } = self;
+        let Self { ending, jobs, reports, .. } = self;
         ending.retain(|id| {
             let Some(job) = jobs.get_mut(id) else { return false };
             match job.try_finish() {
                 Some(report) => {
                     jobs.remove(id);
-                    // A child that was killed after it had left a note.
-                    unclaimed.remove(id);
                     reports.push(report);
                     false
                 }

@@ -6,9 +6,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::group::Group;
-use crate::hierarchy::{Controllers, Hierarchies};
-use crate::protocol::{Containment, Hello, Run, Setup};
+use crate::hierarchy::Hierarchies;
+use crate::protocol::{Containment, Hello, Setup};
 use crate::sys;
 
 /// What jobs are started with.
@@ -23,8 +22,7 @@ pub(crate) struct Ground {
 impl Ground {
     /// Prepares everything, and says what of it worked.
     pub(crate) fn prepare(setup: &Setup) -> io::Result<(Self, Hello)> {
-        let mut hierarchies = Hierarchies::open(setup);
-        keep_what_works(&mut hierarchies);
+        let hierarchies = Hierarchies::open(setup);
         let user = setup.user.is_some_and(can_become);
         let possible = |containment: &Containment| match containment {
             Containment::Cgroup => hierarchies.unified.is_some(),
@@ -36,13 +34,9 @@ impl Ground {
             .flatten()
             .find(possible)
             .unwrap_or(Containment::Supervisor);
-        let has = hierarchies.unified_controllers;
-        if containment != Containment::Cgroup && !(has.memory || has.cpu || has.pids) {
-            // It would hold nothing together and limit nothing.
-            hierarchies.unified = None;
-        }
         let empty_network = make_empty_network().ok();
         let (hidden, private_proc) = make_private_mounts(&setup.hidden);
+        let has = hierarchies.unified_controllers;
         let hello = Hello {
             containment,
             user,
@@ -55,35 +49,6 @@ impl Ground {
         };
         let null = File::open("/dev/null")?;
         Ok((Self { containment, hierarchies, empty_network, null }, hello))
-    }
-}
-
-/// Making a group does not yet mean that a child may be put into it: tries, and drops what does not work.
-fn keep_what_works(hierarchies: &mut Hierarchies) {
-    let works = |hierarchies: &Hierarchies, run: Run| {
-        let Ok(mut group) = Group::make(hierarchies, &Run { name: b"probe".to_vec(), ..run }) else { return false };
-        let pid = group.clone_into().map(|(pid, born_in)| {
-            if pid == 0 {
-                sys::exit_now(i32::from(group.join(born_in).is_err()));
-            }
-            pid
-        });
-        let ended = pid.and_then(|pid| sys::reap(pid, true));
-        let joined = matches!(ended, Ok(Some(ended)) if sys::decode_status(ended.status) == Ok(0));
-        group.remove().is_ok() && joined
-    };
-    if !works(hierarchies, Run::default()) {
-        hierarchies.unified = None;
-        hierarchies.unified_controllers = Controllers::default();
-    }
-    if !works(hierarchies, Run { memory_bytes: Some(1 << 30), ..Run::default() }) {
-        (hierarchies.memory, hierarchies.unified_controllers.memory) = (None, false);
-    }
-    if !works(hierarchies, Run { cpu_millis: Some(1000), ..Run::default() }) {
-        (hierarchies.cpu, hierarchies.unified_controllers.cpu) = (None, false);
-    }
-    if !works(hierarchies, Run { pids: Some(100), ..Run::default() }) {
-        (hierarchies.pids, hierarchies.unified_controllers.pids) = (None, false);
     }
 }
 

@@ -360,21 +360,9 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     control(36, 1)
 }
 
-/// From here on no program can raise its privileges, and none that the worker's service hands down goes further.
+/// From here on no program can raise its privileges.
 pub(crate) fn no_new_privileges() -> io::Result<()> {
-    // PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL. A kernel without them has none to hand down.
-    let _ = control(47, 4);
     control(38, 1)
-}
-
-/// Leaves the worker's kernel keyring, which children would possess whatever their user.
-pub(crate) fn leave_keyring() {
-    #[cfg(target_arch = "x86_64")]
-    const SYS_KEYCTL: c_long = 250;
-    #[cfg(not(target_arch = "x86_64"))]
-    const SYS_KEYCTL: c_long = 219;
-    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING without a name. A kernel without keyrings refuses, and needs nothing.
-    unsafe { syscall(SYS_KEYCTL, 1 as c_long, ptr::null::<c_char>()) };
 }
 
 pub(crate) fn replace(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {

@@ -1,6 +1,4 @@
 //! Conformance suites for Command Executor's traits, and fault injection: what holds one backend to its contract holds
 //! every backend to it.
 
-#[cfg(unix)]
-pub mod executor;
 pub mod store;

@@ -10,8 +10,8 @@ use cmdexec_core::executor::{Capabilities, Kind, Stream};
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
-    OutputPieces, OutputQuery, Registration, Submission, Usage, WorkerService, WorkerStatus,
+    FinalOutput, FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch,
+    OutputEvent, OutputPieces, OutputQuery, Registration, Submission, Usage, WorkerService, WorkerStatus,
 };
 use cmdexec_core::store::{Chunk, Listed, MemoryStore};
 use cmdexec_core::time::ManualClock;
@@ -107,7 +107,13 @@ impl Peer {
     }
 
     async fn finish(&self, leased: &LeasedJob, outcome: Outcome) -> Result<(), Error> {
-        let report = FinishedAttempt::new(leased, outcome);
+        let report = FinishedAttempt {
+            job: leased.job,
+            token: Some(leased.token),
+            outcome,
+            duration: None,
+            output: FinalOutput::None,
+        };
         self.service.finish(&self.id, vec![report]).await?.remove(0)
     }
 

@@ -16,10 +16,6 @@
 
 #[cfg(unix)]
 mod command;
-#[cfg(unix)]
-mod executor;
-#[cfg(launcher)]
-mod launched;
 #[cfg(launcher)]
 mod launcher;
 mod options;
@@ -30,12 +26,13 @@ mod plain;
 mod protocol;
 #[cfg(unix)]
 mod run;
-#[cfg(all(unix, not(launcher)))]
-mod unlaunched;
 #[cfg(not(unix))]
 mod unsupported;
 #[cfg(unix)]
 mod user;
+
+#[cfg(unix)]
+mod executor;
 
 #[cfg(unix)]
 pub use executor::ProcessExecutor;

@@ -39,8 +39,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Once the child is reaped, its number could be a new group's if nobody is left in the old one; for that,
-        // every number would have to be used up since the wait a moment ago.
+        // The id cannot be another's: the child is reaped by tokio only after this.
         self.signal(Signal::SIGKILL);
     }
 }

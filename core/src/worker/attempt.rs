@@ -1,0 +1,254 @@
+//! One attempt, from the lease to its report.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::directory::Directory;
+use super::held::Reservation;
+use super::output::Output;
+use super::runtime::Shared;
+use super::{inputs, report};
+use crate::executor::{Executor, Kind, OutputSource, RunContext, output_pipe};
+use crate::id::{JobId, LeaseToken};
+use crate::job::{JobSpec, Outcome};
+use crate::service::LeasedJob;
+
+/// How many chunks lie between an executor and the attempt's output. A few, so that neither waits for the other's every step.
+const PIPE: usize = 4;
+
+/// How long output may still come from whoever holds a sink after the executor has returned. Executors flush before they
+/// return; this only bounds what a function left behind.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+/// An attempt that the worker holds.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) job: JobId,
+    pub(super) token: LeaseToken,
+    pub(super) number: u32,
+    pub(super) spec: Arc<JobSpec>,
+    /// Asks the executor to stop, with grace.
+    pub(super) stop: CancellationToken,
+    /// Drops the executor's future, without grace.
+    pub(super) kill: CancellationToken,
+    why: AtomicU8,
+    over: AtomicBool,
+    pub(super) output: Output,
+}
+
+/// Why an attempt is stopped. A later one outweighs an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Why {
+    /// The worker drains, or is out of touch and the job is exclusive: the job goes back.
+    HandBack = 1,
+    /// Somebody cancelled the job.
+    Cancelled = 2,
+    /// The job is no longer this worker's: nobody wants a report.
+    Lost = 3,
+}
+
+impl Attempt {
+    pub(super) fn new(lease: LeasedJob) -> Self {
+        Self {
+            job: lease.job,
+            token: lease.token,
+            number: lease.attempt,
+            spec: lease.spec,
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            why: AtomicU8::new(0),
+            over: AtomicBool::new(false),
+            output: Output::default(),
+        }
+    }
+
+    /// Asks the attempt to stop. Asking again is harmless.
+    pub(super) fn interrupt(&self, why: Why) {
+        self.why.fetch_max(why as u8, Ordering::SeqCst);
+        self.stop.cancel();
+        if why == Why::Lost {
+            self.output.discard();
+        }
+    }
+
+    fn why(&self) -> Option<Why> {
+        match self.why.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(Why::HandBack),
+            2 => Some(Why::Cancelled),
+            _ => Some(Why::Lost),
+        }
+    }
+
+    /// Whether nobody wants to hear of it any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.why() == Some(Why::Lost)
+    }
+
+    /// Whether the job is running, or on its way to.
+    pub(super) fn is_running(&self) -> bool {
+        !self.over.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_over(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What to report of an attempt that ended so and was stopped for this; `None`: nothing.
+fn verdict(why: Option<Why>, outcome: Outcome) -> Option<Outcome> {
+    match (why, outcome) {
+        (Some(Why::Lost), _) => None,
+        // It did what it was asked to, or has used up what it may use: that is a result, whatever else was going on.
+        (_, outcome @ (Outcome::Exited { code: 0 } | Outcome::TimedOut | Outcome::OutOfMemory)) => Some(outcome),
+        (_, outcome @ Outcome::InputError { .. }) => Some(outcome),
+        // Any other end is the stop's doing: many commands answer the polite signal with a code of their own.
+        (Some(Why::HandBack), _) => Some(Outcome::Returned),
+        (Some(Why::Cancelled) | None, outcome) => Some(outcome),
+    }
+}
+
+/// Runs an attempt and hands its end to the reports.
+pub(super) async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
+    let directory = Directory::make(shared.directory_of(&attempt));
+    let mut duration = None;
+    let outcome = match &directory {
+        Err(error) => Outcome::ExecutorError { message: format!("the attempt's directory could not be made: {error}") },
+        Ok(directory) => match inputs::prepare(&shared, &attempt, directory).await {
+            Err(outcome) => outcome,
+            Ok(()) => {
+                let begun = shared.clock.uptime();
+                let outcome = execute(&shared, &attempt, directory, reservation.slot).await;
+                duration = Some(shared.clock.uptime().saturating_sub(begun));
+                outcome
+            }
+        },
+    };
+    tracing::debug!(job = %attempt.job, attempt = attempt.number, ?outcome, "an attempt is over");
+    let verdict = verdict(attempt.why(), outcome);
+    shared.held.stopped(&attempt);
+
+    // The report goes out before the directory is removed, and the slot is free after it, so that attempts never
+    // fill the disk faster than they are cleaned up.
+    let unsent = match verdict {
+        None => None,
+        Some(outcome) => match attempt.output.rest_now() {
+            Some(rest) => {
+                shared.reports.push(report::finished(&attempt, outcome, duration, rest));
+                None
+            }
+            None => Some(outcome),
+        },
+    };
+    if let Ok(directory) = directory {
+        directory.remove().await;
+    }
+    drop(reservation);
+    if let Some(outcome) = unsent {
+        shared.output.hurry();
+        if let Some(rest) = attempt.output.rest().await {
+            shared.reports.push(report::finished(&attempt, outcome, duration, rest));
+        }
+    }
+    if attempt.is_lost() {
+        shared.held.forget(attempt.token);
+    }
+}
+
+/// Runs the command, and takes in its output until all of it is here.
+async fn execute(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory, slot: usize) -> Outcome {
+    let kind = if attempt.spec.container_image.is_some() { Kind::Docker } else { Kind::Process };
+    let Some(executor) = shared.executors.iter().find(|executor| executor.capabilities().kind == kind) else {
+        return Outcome::ExecutorError { message: format!("this worker has no executor for {kind:?} jobs") };
+    };
+    if attempt.stop.is_cancelled() {
+        return Outcome::Stopped;
+    }
+    let (sink, source) = output_pipe(PIPE);
+    let context = RunContext {
+        job: attempt.job,
+        attempt: attempt.number,
+        spec: Arc::clone(&attempt.spec),
+        dir: directory.path().to_owned(),
+        slot,
+        output: sink,
+        stop: attempt.stop.clone(),
+    };
+    let mut command = pin!(run_guarded(&**executor, context, &attempt.kill));
+    let mut intake = pin!(take_in(shared, attempt, source));
+    let mut all_in = false;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut command => break outcome,
+            () = &mut intake, if !all_in => all_in = true,
+        }
+    };
+    if !all_in {
+        // What is in the pipe is little; it must not wait for a coordinator that is out of reach.
+        attempt.output.lift_bound();
+        tokio::select! {
+            biased;
+            () = intake => {}
+            () = shared.clock.sleep(STRAGGLERS) => {}
+        }
+    }
+    outcome
+}
+
+/// Runs the command until it is over or must be dropped. An executor's panic is its error, not the worker's end.
+async fn run_guarded(executor: &dyn Executor, context: RunContext, kill: &CancellationToken) -> Outcome {
+    let running = AssertUnwindSafe(executor.run(context)).catch_unwind();
+    tokio::select! {
+        biased;
+        outcome = running => outcome.unwrap_or_else(|panic| {
+            let what = panic
+                .downcast_ref::<&str>()
+                .map(|what| (*what).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            Outcome::ExecutorError { message: format!("the executor panicked: {what}") }
+        }),
+        () = kill.cancelled() => Outcome::Stopped,
+    }
+}
+
+async fn take_in(shared: &Shared, attempt: &Arc<Attempt>, mut source: OutputSource) {
+    while let Some(chunk) = source.next().await {
+        shared.output.take_in(attempt, chunk).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reported_of_an_attempt_that_was_stopped() {
+        let exited = |code| Outcome::Exited { code };
+        let back = Some(Why::HandBack);
+        let cancelled = Some(Why::Cancelled);
+        for (why, outcome, reported) in [
+            (None, exited(1), Some(exited(1))),
+            (None, Outcome::Stopped, Some(Outcome::Stopped)),
+            (back, Outcome::Stopped, Some(Outcome::Returned)),
+            (back, exited(0), Some(exited(0))),
+            (back, exited(143), Some(Outcome::Returned)),
+            (back, Outcome::Signaled { signal: 15 }, Some(Outcome::Returned)),
+            (back, Outcome::TimedOut, Some(Outcome::TimedOut)),
+            (cancelled, Outcome::Stopped, Some(Outcome::Stopped)),
+            (cancelled, exited(0), Some(exited(0))),
+            (cancelled, exited(7), Some(exited(7))),
+            (Some(Why::Lost), exited(0), None),
+        ] {
+            assert_eq!(verdict(why, outcome.clone()), reported, "{why:?} {outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The attempts that the worker holds: each from the moment it has the lease until its report is acknowledged.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::attempt::{Attempt, Why};
+use super::room::{Place, Room};
+use crate::id::{JobId, LeaseToken};
+use crate::service::LeasedJob;
+use crate::store::Listed;
+
+/// The table that all of the worker's rooms share.
+#[derive(Debug)]
+pub(super) struct Held {
+    table: Mutex<Table>,
+    /// Fires whenever something in the table has changed that somebody may wait for.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Table {
+    attempts: HashMap<LeaseToken, Arc<Attempt>>,
+    room: Room,
+    /// Beyond this many attempts nothing more is asked for: their reports do not get through.
+    most: usize,
+    /// Nothing more is taken in.
+    closed: bool,
+}
+
+/// What became of a lease that came in.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// There is room for it.
+    Run(Arc<Attempt>, Reservation),
+    /// It goes straight back.
+    Refused(Arc<Attempt>),
+    /// It is here already.
+    Known,
+}
+
+/// An attempt's place in the worker; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    held: Arc<Held>,
+    place: Option<Place>,
+    pub(super) slot: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.held.lock().room.release(place);
+            self.held.changed.send_replace(());
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn new(room: Room) -> Self {
+        // Slots free up before their reports are acknowledged, so there may be more attempts than slots.
+        let most = room.free_slots() * 4 + 64;
+        let table = Table { attempts: HashMap::new(), room, most, closed: false };
+        Self { table: Mutex::new(table), changed: watch::Sender::new(()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Every change is done by one statement, so that a panic elsewhere leaves a table that holds together.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fires after every change from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How many jobs to ask for.
+    pub(super) fn wanted(&self) -> usize {
+        let table = self.lock();
+        table.room.free_slots().min(table.most.saturating_sub(table.attempts.len()))
+    }
+
+    /// Enters a lease; from now on it is listed.
+    pub(super) fn admit(self: &Arc<Self>, lease: LeasedJob) -> Admission {
+        let mut table = self.lock();
+        if table.attempts.contains_key(&lease.token) {
+            return Admission::Known;
+        }
+        // The job comes anew while its last attempt is still here: that one is lost. The new one must not run
+        // beside what may still be dying, so it goes back and comes again.
+        let mut is_here = false;
+        for old in table.attempts.values().filter(|old| old.job == lease.job) {
+            old.interrupt(Why::Lost);
+            is_here = true;
+        }
+        let place = if is_here || table.closed { None } else { table.room.take(&lease.spec.resources) };
+        let attempt = Arc::new(Attempt::new(lease));
+        table.attempts.insert(attempt.token, Arc::clone(&attempt));
+        match place {
+            Some(place) => {
+                let slot = place.slot;
+                Admission::Run(attempt, Reservation { held: Arc::clone(self), place: Some(place), slot })
+            }
+            None => Admission::Refused(attempt),
+        }
+    }
+
+    /// From now on every lease is refused.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// The attempt's report is acknowledged, or nobody wants it.
+    pub(super) fn forget(&self, token: LeaseToken) {
+        if self.lock().attempts.remove(&token).is_some() {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// What a heartbeat lists.
+    pub(super) fn list(&self) -> Vec<Listed> {
+        let table = self.lock();
+        table.attempts.values().map(|attempt| Listed { job: attempt.job, token: attempt.token }).collect()
+    }
+
+    /// What the coordinator said of attempts that `listed` named. An attempt of the same job that came later is
+    /// another matter.
+    pub(super) fn told(&self, listed: &[Listed], jobs: &[JobId], why: Why) {
+        if jobs.is_empty() {
+            return;
+        }
+        let table = self.lock();
+        for listed in listed.iter().filter(|listed| jobs.contains(&listed.job)) {
+            if let Some(attempt) = table.attempts.get(&listed.token) {
+                attempt.interrupt(why);
+            }
+        }
+    }
+
+    /// Interrupts every attempt that is running.
+    pub(super) fn interrupt_all(&self, why: Why) {
+        for attempt in self.lock().attempts.values() {
+            attempt.interrupt(why);
+        }
+    }
+
+    /// Kills every attempt that is running, without grace.
+    pub(super) fn kill_all(&self) {
+        for attempt in self.lock().attempts.values() {
+            attempt.kill.cancel();
+        }
+    }
+
+    /// Exclusive attempts that are running, if there are any.
+    pub(super) fn exclusive(&self) -> Vec<Arc<Attempt>> {
+        let table = self.lock();
+        table.attempts.values().filter(|attempt| attempt.spec.exclusive && attempt.is_running()).cloned().collect()
+    }
+
+    /// How many attempts there are.
+    pub(super) fn len(&self) -> usize {
+        self.lock().attempts.len()
+    }
+
+    /// How many are running or on their way to.
+    pub(super) fn running(&self) -> usize {
+        let table = self.lock();
+        table.attempts.values().filter(|attempt| attempt.is_running()).count()
+    }
+
+    /// The jobs of the attempts that are there.
+    pub(super) fn jobs(&self) -> Vec<JobId> {
+        self.lock().attempts.values().map(|attempt| attempt.job).collect()
+    }
+
+    /// An attempt has stopped running.
+    pub(super) fn stopped(&self, attempt: &Attempt) {
+        attempt.set_over();
+        self.changed.send_replace(());
+    }
+}

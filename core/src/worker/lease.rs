@@ -1,0 +1,133 @@
+//! Asking for jobs, and starting what comes.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::attempt::{self, Attempt};
+use super::backoff::Backoff;
+use super::handle::Phase;
+use super::held::Admission;
+use super::report;
+use super::runtime::Shared;
+use crate::Error;
+use crate::job::Outcome;
+use crate::service::{FinalOutput, LeaseRequest, LeasedJob};
+use crate::time::Sleep;
+
+/// How long a question waits for a job. Half of what the contract allows: proxies on the way tend to cut at a minute.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// How much longer its answer may take before the question is given up.
+const MARGIN: Duration = Duration::from_secs(20);
+
+/// How long nothing is asked for after a job did not fit, lest it comes back at once.
+const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+
+type Question = Pin<Box<dyn Future<Output = Result<Vec<LeasedJob>, Error>> + Send>>;
+
+enum Event {
+    Answer(Result<Vec<LeasedJob>, Error>),
+    Rested,
+    Changed,
+    Over(Result<(), tokio::task::JoinError>),
+}
+
+/// Asks for jobs while there is room, and keeps the attempts' tasks, until it is dropped.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut attempts = JoinSet::new();
+    let mut changes = shared.held.changes();
+    let mut phase = shared.phase.subscribe();
+    let mut backoff = Backoff::for_calls();
+    let mut question: Option<Question> = None;
+    let mut rest: Option<Sleep> = None;
+    loop {
+        let may_ask = *phase.borrow_and_update() == Phase::Taking && !shared.removed.load(Ordering::SeqCst);
+        if !may_ask {
+            // What it may have claimed goes back: its future does so when it is dropped, and if the claim was lost on
+            // the way, the lease comes to nothing because no heartbeat lists it.
+            question = None;
+        } else if question.is_none() && rest.is_none() {
+            let max = shared.held.wanted();
+            if max > 0 {
+                question = Some(ask(&shared, max));
+            }
+        }
+        let asking = question.is_some();
+        let event = tokio::select! {
+            biased;
+            Some(over) = attempts.join_next(), if !attempts.is_empty() => Event::Over(over),
+            answer = optional(question.as_mut()) => Event::Answer(answer),
+            () = optional(rest.as_mut()) => Event::Rested,
+            Ok(()) = phase.changed() => Event::Changed,
+            Ok(()) = changes.changed(), if !asking => Event::Changed,
+        };
+        match event {
+            Event::Answer(Ok(leases)) => {
+                question = None;
+                backoff.reset();
+                let mut refused = false;
+                for lease in leases {
+                    refused |= !start(&shared, &mut attempts, lease);
+                }
+                if refused {
+                    rest = Some(shared.clock.sleep(AFTER_REFUSAL));
+                }
+            }
+            Event::Answer(Err(error)) => {
+                question = None;
+                shared.failed(&error);
+                rest = Some(shared.clock.sleep(shared.next_wait(&mut backoff, error.retry_after())));
+            }
+            Event::Rested => rest = None,
+            Event::Over(Err(panic)) if panic.is_panic() => {
+                tracing::error!(%panic, "an attempt's task has failed; its lease will run out");
+            }
+            Event::Over(_) | Event::Changed => {}
+        }
+    }
+}
+
+async fn optional<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+fn ask(shared: &Arc<Shared>, max: usize) -> Question {
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        let call = shared.service.lease(shared.id(), LeaseRequest { max, wait: WAIT });
+        shared.within(WAIT + MARGIN, call).await
+    })
+}
+
+/// Starts what there is room for; what there is none for goes straight back. Whether there was room.
+fn start(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, lease: LeasedJob) -> bool {
+    let exclusive = lease.spec.exclusive;
+    match shared.held.admit(lease) {
+        Admission::Run(attempt, reservation) => {
+            attempts.spawn(attempt::run(Arc::clone(shared), attempt, reservation));
+            if exclusive {
+                shared.nudge.notify_one();
+            }
+            true
+        }
+        Admission::Refused(attempt) => {
+            tracing::info!(job = %attempt.job, "a job goes back: there is no room for it");
+            hand_back(shared, &attempt);
+            false
+        }
+        Admission::Known => true,
+    }
+}
+
+fn hand_back(shared: &Shared, attempt: &Arc<Attempt>) {
+    shared.held.stopped(attempt);
+    shared.reports.push(report::finished(attempt, Outcome::Returned, None, FinalOutput::None));
+}

@@ -1,0 +1,137 @@
+//! The worker's directory: taken for this worker alone, and cleared of what a crashed predecessor left.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rand::Rng;
+
+use super::builder::StartError;
+use super::directory::{make_private, remove_tree};
+
+/// The directory, for as long as this is held.
+#[derive(Debug)]
+pub(super) struct WorkDir {
+    path: PathBuf,
+    /// Locked while the worker lives; the system unlocks it however the process ends.
+    _lock: File,
+    /// Made for this worker, and of no use after it.
+    temporary: bool,
+}
+
+impl WorkDir {
+    /// Takes the directory and clears it; or makes one that is removed in the end.
+    pub(super) fn take(path: Option<&Path>, random: &mut impl Rng) -> Result<Self, StartError> {
+        let (path, temporary) = match path {
+            Some(path) => (path.to_owned(), false),
+            // Nobody can have made it before us: `make_private` refuses what is there.
+            None => (std::env::temp_dir().join(format!("cmdexec-worker-{:016x}", random.next_u64())), true),
+        };
+        let failed = |error: io::Error| StartError::WorkDir { path: path.clone(), error };
+        if temporary {
+            make_private(&path).map_err(failed)?;
+        } else {
+            fs::create_dir_all(&path).map_err(failed)?;
+        }
+        // Jobs run as other users than the worker where it may do so; they must get through to their own directories,
+        // and see nobody else's.
+        #[cfg(unix)]
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).map_err(failed)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StartError::InUse { path }),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let work_dir = Self { path: path.clone(), _lock: lock, temporary };
+        work_dir.clear().map_err(failed)?;
+        Ok(work_dir)
+    }
+
+    /// Where attempts have their directories.
+    pub(super) fn attempts(&self) -> PathBuf {
+        self.path.join("attempts")
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        let attempts = self.attempts();
+        match fs::symlink_metadata(&attempts) {
+            Ok(metadata) if metadata.is_dir() => {
+                for entry in fs::read_dir(&attempts)? {
+                    let entry = entry?;
+                    tracing::info!(path = %entry.path().display(), "removing what an earlier worker left");
+                    let removed = if entry.file_type()?.is_dir() {
+                        remove_tree(&entry.path())
+                    } else {
+                        fs::remove_file(entry.path())
+                    };
+                    // Something still holds it, such as a mount; new attempts have other names.
+                    if let Err(error) = removed {
+                        tracing::warn!(path = %entry.path().display(), %error, "it could not be removed");
+                    }
+                }
+            }
+            Ok(_) => fs::remove_file(&attempts)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        if !attempts.exists() {
+            make_private(&attempts)?;
+        }
+        #[cfg(unix)]
+        fs::set_permissions(&attempts, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+        Ok(())
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        if self.temporary {
+            // Attempts remove their own directories; this is little more than the lock.
+            if let Err(error) = remove_tree(&self.path) {
+                tracing::warn!(path = %self.path.display(), %error, "the worker's directory could not be removed");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn what_a_predecessor_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("work");
+        fs::create_dir_all(work.join("attempts/left/deep")).unwrap();
+        fs::write(work.join("attempts/left.zip"), "x").unwrap();
+        fs::write(work.join("id"), "kept").unwrap();
+        let taken = WorkDir::take(Some(&work), &mut StdRng::seed_from_u64(1)).unwrap();
+        assert_eq!(fs::read_dir(taken.attempts()).unwrap().count(), 0);
+        assert!(work.join("id").exists());
+        drop(taken);
+        assert!(work.exists());
+    }
+
+    #[test]
+    fn one_worker_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut random = StdRng::seed_from_u64(1);
+        let first = WorkDir::take(Some(dir.path()), &mut random).unwrap();
+        assert!(matches!(WorkDir::take(Some(dir.path()), &mut random), Err(StartError::InUse { .. })));
+        drop(first);
+        WorkDir::take(Some(dir.path()), &mut random).unwrap();
+    }
+
+    #[test]
+    fn a_temporary_one_is_removed_in_the_end() {
+        let taken = WorkDir::take(None, &mut rand::make_rng::<StdRng>()).unwrap();
+        let path = taken.path.clone();
+        assert!(path.join("attempts").is_dir());
+        drop(taken);
+        assert!(!path.exists());
+    }
+}
