@@ -1,0 +1,152 @@
+//! How a store is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmdexec_core::store::{self, ErrorKind};
+use cmdexec_core::time::{Clock, SystemClock};
+use futures_util::future::BoxFuture;
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::error::Error;
+use crate::store::SqliteStore;
+use crate::{file, writer};
+
+/// "cmde" in ASCII: marks a database as this crate's, so that another program's is not mistaken for an empty one.
+const APPLICATION_ID: i64 = 0x636d_6465;
+
+/// The most that the log is left with after a checkpoint; a burst's log is given back to the disk.
+const KEPT_LOG_BYTES: &str = "67108864";
+
+/// Pages in the log at which the writer writes them back. SQLite's own default (1,000) spends a third of a busy
+/// writer's time on it; four times that stalls it for some tens of milliseconds at worst, and costs 16 MiB of disk.
+const CHECKPOINT_PAGES: &str = "4000";
+
+/// How to open a [`SqliteStore`]. Start from [`SqliteStore::options`].
+#[derive(Debug, Clone)]
+pub struct Options {
+    clock: Arc<dyn Clock>,
+    readers: u32,
+    writer_cache_kib: u32,
+    reader_cache_kib: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), readers: 2, writer_cache_kib: 16 * 1024, reader_cache_kib: 4 * 1024 }
+    }
+}
+
+impl Options {
+    /// The clock that deadlines are set and compared by. The machine's by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How many connections, each with a thread, read beside the writer. 2 by default; at least 1.
+    #[must_use]
+    pub fn readers(mut self, readers: u32) -> Self {
+        self.readers = readers.max(1);
+        self
+    }
+
+    /// How many KiB of the database the writer, and each reader, keeps in memory. 16,384 and 4,096 by default.
+    #[must_use]
+    pub fn cache_kib(mut self, writer: u32, reader: u32) -> Self {
+        self.writer_cache_kib = writer;
+        self.reader_cache_kib = reader;
+        self
+    }
+
+    /// Opens the database in this file, makes it if it is missing, and brings an older one up to date.
+    ///
+    /// Must be called within a tokio runtime, which then runs the store's writer. The file is made with mode 0600, and
+    /// its directory, if missing, with 0700.
+    ///
+    /// # Errors
+    /// - `Unavailable`: another process (or store) has it open, or the file can't be opened now.
+    /// - `Corrupt`: it is no SQLite database, or a damaged one.
+    /// - `Invalid`: it is another program's database, or was written by a newer version of this one.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, store::Error> {
+        Ok(self.try_open(path.as_ref()).await?)
+    }
+
+    async fn try_open(self, path: &Path) -> Result<SqliteStore, Error> {
+        let claim = file::claim(path)?;
+        identify(&claim.path).await?;
+        let options = Self::connection(&claim.path, self.writer_cache_kib);
+        let mut writer = connect(&options).await?;
+        migrate(&mut writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(self.readers)
+            .acquire_timeout(Duration::from_secs(10))
+            // A connection to a file does not die by itself; asking each time would double a short read's cost.
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(Self::connection(&claim.path, self.reader_cache_kib).read_only(true));
+        let writer = writer::start(writer, options, readers.clone(), Arc::clone(&self.clock), claim).await?;
+        Ok(SqliteStore::new(self.clock, readers, writer))
+    }
+
+    fn connection(path: &Path, cache_kib: u32) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(false)
+            .pragma("cache_size", format!("-{cache_kib}"))
+            .pragma("mmap_size", "0")
+            .pragma("temp_store", "memory")
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .pragma("journal_size_limit", KEPT_LOG_BYTES)
+            .disable_statement_logging()
+    }
+}
+
+/// Refuses a database that is not ours, before anything is changed in it, and marks an empty one as ours.
+async fn identify(path: &Path) -> Result<(), Error> {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(false);
+    let options = options.disable_statement_logging();
+    let mut conn = connect(&options).await?;
+    let found: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut conn).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut conn).await?;
+    if found != APPLICATION_ID {
+        if found != 0 || tables > 0 {
+            return Err(Error::Refused(ErrorKind::Invalid, "the file is another program's SQLite database".to_owned()));
+        }
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}")))
+            .execute(&mut conn)
+            .await?;
+    }
+    conn.close().await?;
+    Ok(())
+}
+
+/// Boxed, because the compiler does not see that the migrator's own future is `Send` for every lifetime.
+fn migrate(conn: &mut SqliteConnection) -> BoxFuture<'_, Result<(), Error>> {
+    Box::pin(async move { refuse_newer(sqlx::migrate!().run_direct(None, conn, false).await) })
+}
+
+fn refuse_newer(migrated: Result<(), MigrateError>) -> Result<(), Error> {
+    match migrated {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => Err(Error::Refused(
+            ErrorKind::Invalid,
+            format!("the database has schema version {version}, which is newer than this program knows: update it"),
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens a connection. Boxed as [`migrate`] is.
+pub(crate) fn connect(options: &SqliteConnectOptions) -> BoxFuture<'_, Result<SqliteConnection, Error>> {
+    Box::pin(async move { Ok(options.connect().await?) })
+}

@@ -1,0 +1,63 @@
+//! Records.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use cmdexec_core::store::Record;
+use cmdexec_core::time::Timestamp;
+use sqlx::Row;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+
+use super::column;
+use crate::error::Error;
+use crate::writer::{Heap, push_row};
+
+fn record(row: &SqliteRow) -> Result<Record, Error> {
+    Ok(Record {
+        key: column::text(row.try_get(0)?)?,
+        value: Bytes::copy_from_slice(row.try_get(1)?),
+        version: column::unsigned(row.try_get(2)?)?,
+    })
+}
+
+pub(crate) async fn get(
+    pool: &SqlitePool,
+    kind: &str,
+    keys: &[String],
+    now: Timestamp,
+) -> Result<Vec<Option<Record>>, Error> {
+    const QUERY: &str = "SELECT r.key, r.value, r.version
+        FROM json_each(?2) asked
+        CROSS JOIN records r ON r.kind = ?3 AND r.key = substr(?1, asked.value->>0, asked.value->>1)
+        WHERE r.expires IS NULL OR r.expires > ?4";
+    let mut heap = Heap::new();
+    let mut rows = String::new();
+    for key in keys {
+        let span = heap.put(key.as_bytes());
+        push_row(&mut rows, &[span.at, span.len]);
+    }
+    rows.push_str(if rows.is_empty() { "[]" } else { "]" });
+    let heap = heap.into_bytes();
+    let query = sqlx::query(QUERY).bind(heap).bind(rows).bind(kind.as_bytes()).bind(now.as_millis());
+    let rows = query.fetch_all(pool).await?;
+    let found: HashMap<String, Record> =
+        rows.iter().map(|row| record(row).map(|record| (record.key.clone(), record))).collect::<Result<_, _>>()?;
+    Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+}
+
+pub(crate) async fn list(
+    pool: &SqlitePool,
+    kind: &str,
+    after: Option<&str>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Record>, Error> {
+    const QUERY: &str = "SELECT key, value, version FROM records
+        WHERE kind = ?1 AND (?2 IS NULL OR key > ?2) AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4";
+    let query = sqlx::query(QUERY)
+        .bind(kind.as_bytes())
+        .bind(after.map(str::as_bytes))
+        .bind(now.as_millis())
+        .bind(column::length(limit));
+    query.fetch_all(pool).await?.iter().map(record).collect()
+}
