@@ -176,7 +176,7 @@ impl WorkerId {
 }
 
 impl Owner {
-    /// Who submits through [`crate::Coordinator::jobs`].
+    /// Who submits through [`crate::coordinator::Coordinator::jobs`].
     pub fn local() -> Self {
         Self("local".into())
     }

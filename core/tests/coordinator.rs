@@ -1,4 +1,5 @@
 //! The coordinator over the embedded store, from submission to result.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Conformance suites for Command Executor's traits, and fault injection: what holds one backend to its contract holds
 //! every backend to it.
 
+pub mod cluster;
 pub mod store;

@@ -1,5 +1,6 @@
 //! Races between the coordinator's callers, each made to happen at its worst moment: a store holds or loses the
 //! very write that matters, and the clock is the test's.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

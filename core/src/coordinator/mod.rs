@@ -1,7 +1,7 @@
 //! Keeps jobs safe and hands them to workers.
 //!
-//! The way of a job: [`submit`] → store → [`dispatch`] → store → worker → [`output`], [`finish`] → store → watchers
-//! ([`hub`], [`follow`]). [`sweep`] finds what a lost wake-up or a dead process has left undone.
+//! The way of a job: `submit` → store → `dispatch` → store → worker → `output`, `finish` → store → watchers
+//! (`hub`, `follow`). `sweep` finds what a lost wake-up or a dead process has left undone.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -179,7 +179,7 @@ fn report(job: &Job, report: Report, now: Timestamp) -> Result<Applied, Rejected
         None => lease.worker == report.worker,
     };
     if let Some(lease) = job.life.lease().filter(|lease| is_meant(lease)) {
-        return end_attempt(job, lease, report.outcome, report.duration, now);
+        return Ok(end_attempt(job, lease, report.outcome, report.duration, now));
     }
     // Without a token only the last attempt can be meant.
     let mut past: Box<dyn Iterator<Item = &Attempt>> = match report.token {
@@ -196,7 +196,7 @@ fn report(job: &Job, report: Report, now: Timestamp) -> Result<Applied, Rejected
 /// The attempt is over without a report.
 fn over(job: &Job, token: LeaseToken, outcome: Outcome, now: Timestamp) -> Result<Applied, Rejected> {
     match job.life.lease() {
-        Some(lease) if lease.token == token => end_attempt(job, lease, outcome, None, now),
+        Some(lease) if lease.token == token => Ok(end_attempt(job, lease, outcome, None, now)),
         _ => Err(Rejected::LeaseLost),
     }
 }
@@ -216,13 +216,7 @@ fn cancel(job: &Job, now: Timestamp) -> Result<Applied, Rejected> {
 }
 
 /// The current attempt is over: where does that leave the job?
-fn end_attempt(
-    job: &Job,
-    lease: &Lease,
-    outcome: Outcome,
-    duration: Option<Duration>,
-    now: Timestamp,
-) -> Result<Applied, Rejected> {
+fn end_attempt(job: &Job, lease: &Lease, outcome: Outcome, duration: Option<Duration>, now: Timestamp) -> Applied {
     let cancelling = matches!(job.life.state, State::Cancelling { .. });
     let mut life = job.life.clone();
     life.attempts.push(Attempt { lease: lease.clone(), ended: now, outcome: outcome.clone(), duration });
@@ -246,7 +240,7 @@ fn end_attempt(
             (State::Scheduled { wait: Wait::Retry { since: now, delay } }, Timer::DueIn(delay), Effect::None)
         }
     };
-    Ok(Applied::Changed { life: Life { state, ..life }, timer, effect })
+    Applied::Changed { life: Life { state, ..life }, timer, effect }
 }
 
 enum Next {

@@ -241,7 +241,8 @@ pub(crate) mod tests {
             for (i, (slots, label, wants)) in asking.into_iter().enumerate() {
                 ask(&mut workers, &format!("w{i}"), offer(slots, labels[label]), wants);
             }
-            for placement in (FifoScheduler.plan(&View { queues: &queues, workers: &workers })) {
+            let plan = FifoScheduler.plan(&View { queues: &queues, workers: &workers });
+            for placement in plan {
                 for _ in 0..placement.jobs {
                     let idle = workers.idle(&placement.worker).unwrap();
                     prop_assert_eq!(idle.obstacle(placement.class.demand()), None);
@@ -253,7 +254,7 @@ pub(crate) mod tests {
                 }
             }
             for (class, _) in waiting.into_iter().filter(|(_, left)| *left > 0) {
-                for (worker, _) in workers.asking_for(&class).map(|(_, w)| (w, ())) {
+                for (_, worker) in workers.asking_for(&class) {
                     prop_assert!(workers.idle(worker).unwrap().obstacle(class.demand()).is_some());
                 }
             }

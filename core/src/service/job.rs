@@ -19,7 +19,7 @@ use crate::job::{Class, JobSpec, Outcome, Reason, Status};
 use crate::time::Timestamp;
 
 /// What a user does. Whose jobs it is about was decided when the service was made
-/// ([`crate::Coordinator::as_user`], or the token that a client carries).
+/// ([`crate::coordinator::Coordinator::as_user`], or the token that a client carries).
 ///
 /// # Who may what
 /// A `user` sees and changes its own jobs, a `viewer` sees its own, an `admin` sees and changes all. What a caller may

@@ -1,6 +1,6 @@
 //! The narrow waist: what users do and what workers do, as two object-safe traits.
 //!
-//! [`crate::Coordinator`] implements both for somebody; a transport carries them over a wire and implements them again at
+//! [`crate::coordinator::Coordinator`] implements both for somebody; a transport carries them over a wire and implements them again at
 //! its far end. `cmdexec_testkit::service` is their contract as code and runs on either side.
 
 use std::fmt;

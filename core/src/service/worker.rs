@@ -20,7 +20,7 @@ use crate::store::{Chunk, Listed};
 use crate::time::Timestamp;
 
 /// What a worker does. Which workers it may speak for was decided when the service was made
-/// ([`crate::Coordinator::as_worker`], or the token that a client carries): for any other it answers
+/// ([`crate::coordinator::Coordinator::as_worker`], or the token that a client carries): for any other it answers
 /// [`Error::Forbidden`].
 ///
 /// # Repeating
