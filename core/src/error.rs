@@ -23,6 +23,9 @@ pub enum Error {
     /// There is no such file, or the caller may not know that there is.
     #[error("there is no such file")]
     FileNotFound,
+    /// The caller showed no credentials, or none that are good.
+    #[error("the credentials are missing, wrong or expired")]
+    Unauthenticated,
     /// The caller is known but may not do this.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -70,6 +73,7 @@ impl Error {
             Self::JobNotFound => "job_not_found",
             Self::WorkerNotFound => "worker_not_found",
             Self::FileNotFound => "file_not_found",
+            Self::Unauthenticated => "unauthenticated",
             Self::Forbidden(_) => "forbidden",
             Self::JobFinished => "job_finished",
             Self::LeaseLost => "lease_lost",

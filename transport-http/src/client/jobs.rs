@@ -1,0 +1,168 @@
+//! What a user does, as calls.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cmdexec_core::Error;
+use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::job::Status;
+use cmdexec_core::service::{
+    JobPage, JobQuery, JobService, JobView, OutputQuery, OutputStream, Stats, Submission, SubmittedJob, UpdateStream,
+    WatchQuery, WorkerView,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use super::http::{As, Call, body};
+use super::{Client, events};
+use crate::wire;
+
+/// How many jobs one request asks about: each may come with 128 KiB of output.
+const IDS: usize = 64;
+
+/// How many workers one request asks about: their ids stand in its URL.
+const WORKERS: usize = 32;
+
+#[derive(Serialize)]
+struct Jobs {
+    jobs: Vec<wire::Spec>,
+}
+
+#[async_trait]
+impl JobService for Client {
+    async fn submit_batch(&self, submission: Submission) -> Result<Vec<SubmittedJob>, Error> {
+        let own_key = submission.idempotency_key;
+        let key = own_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let key = HeaderValue::try_from(key)
+            .map_err(|_| Error::invalid("idempotencyKey", "must be 1 to 256 bytes of visible ASCII"))?;
+        let specs: Vec<_> = submission.specs.iter().map(wire::Spec::sparse).collect();
+        let name = HeaderName::from_static("idempotency-key");
+        let (status, jobs) = match specs.as_slice() {
+            [spec] => {
+                let call = Call::post(As::User, "/api/jobs/create", body(spec)).header(name, key);
+                let answer = self.http.call_with_status::<wire::Created>(&call).await;
+                let (status, job) = answer.map_err(as_in_a_batch)?;
+                (status, vec![job])
+            }
+            _ => {
+                let call =
+                    Call::post(As::User, "/api/jobs/create-batch", body(&Jobs { jobs: specs })).header(name, key);
+                let (status, batch) = self.http.call_with_status::<wire::CreatedBatch>(&call).await?;
+                (status, batch.jobs)
+            }
+        };
+        // With a key of our own making, a repeat is only our second try.
+        let repeated = own_key.is_some() && status == StatusCode::OK;
+        let submitted = |job: wire::Created| SubmittedJob {
+            id: JobId::from_uuid(job.job_id),
+            status: job.status,
+            created: job.created_at.0,
+            repeated,
+        };
+        Ok(jobs.into_iter().map(submitted).collect())
+    }
+
+    async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<JobView>>, Error> {
+        if let [id] = ids {
+            let call = Call::get(As::User, "/api/jobs/status").query("jobId", id);
+            return match self.http.call::<wire::Job>(&call).await {
+                Ok(job) => Ok(vec![Some(job.into_view().ok_or(Error::Internal)?)]),
+                Err(Error::JobNotFound) => Ok(vec![None]),
+                Err(error) => Err(error),
+            };
+        }
+        let mut views = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(IDS) {
+            let asked = json!({ "jobIds": ids });
+            let call = Call::post(As::User, "/api/jobs/status-batch", body(&asked));
+            let list: wire::JobList = self.http.call(&call).await?;
+            for job in list.jobs {
+                views.push(job.map(|job| job.into_view().ok_or(Error::Internal)).transpose()?);
+            }
+        }
+        if views.len() == ids.len() { Ok(views) } else { Err(Error::Internal) }
+    }
+
+    async fn list(&self, query: &JobQuery) -> Result<JobPage, Error> {
+        let mut call = Call::get(As::User, "/api/jobs/list").query("limit", query.limit);
+        let JobQuery { status, worker, label, created_after, before, offset, limit: _ } = query;
+        if let Some(status) = status {
+            call = call.query("status", status);
+        }
+        if let Some(worker) = worker {
+            call = call.query("workerId", worker);
+        }
+        if let Some(label) = label {
+            call = call.query("label", label);
+        }
+        if let Some(after) = created_after {
+            call = call.query("createdAfter", after);
+        }
+        if let Some(before) = before {
+            call = call.query("cursor", before);
+        }
+        if *offset > 0 {
+            call = call.query("offset", offset);
+        }
+        let page: wire::JobPage = self.http.call(&call).await?;
+        let next = page.next_cursor.map(|cursor| cursor.parse()).transpose().map_err(|_| Error::Internal)?;
+        let jobs: Option<Vec<_>> = page.jobs.into_iter().map(wire::Job::into_view).collect();
+        Ok(JobPage { jobs: jobs.ok_or(Error::Internal)?, next, total: page.total })
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Status, Error> {
+        let call = Call::post(As::User, "/api/jobs/cancel", body(&json!({ "jobId": id })));
+        self.http.call::<wire::JobState>(&call).await.map(|job| job.status)
+    }
+
+    async fn output(&self, id: JobId, query: OutputQuery) -> Result<OutputStream, Error> {
+        events::output(Arc::clone(&self.http), id, query).await
+    }
+
+    async fn watch(&self, query: WatchQuery) -> Result<UpdateStream, Error> {
+        events::watch(Arc::clone(&self.http), query).await
+    }
+
+    async fn stats(&self) -> Result<Stats, Error> {
+        let stats: wire::Stats = self.http.call(&Call::get(As::User, "/api/stats")).await?;
+        stats.into_stats().ok_or(Error::Internal)
+    }
+
+    async fn workers(&self, ids: Option<&[WorkerId]>) -> Result<Vec<WorkerView>, Error> {
+        // No ids in a request asks for all.
+        let groups: Vec<&[WorkerId]> = ids.map_or(vec![&[]], |ids| ids.chunks(WORKERS).collect());
+        let mut views = Vec::new();
+        for group in groups {
+            let call = Call::get(As::User, "/api/workers/list");
+            let call = group.iter().fold(call, |call, id| call.query("workerId", id));
+            let list: wire::WorkerList = self.http.call(&call).await?;
+            for worker in list.workers {
+                views.push(worker.into_view().ok_or(Error::Internal)?);
+            }
+        }
+        views.sort_by(|one, other| one.id.cmp(&other.id));
+        views.dedup_by(|one, other| one.id == other.id);
+        Ok(views)
+    }
+
+    async fn remove_worker(&self, worker: &WorkerId) -> Result<(), Error> {
+        let id: String = form_urlencoded::byte_serialize(worker.as_str().as_bytes()).collect();
+        self.http.call_for_nothing(&Call::delete(As::User, format!("/api/workers/{id}"))).await
+    }
+}
+
+/// The service names the fields of a single job as an item of a batch, which over the wire it was not.
+fn as_in_a_batch(error: Error) -> Error {
+    match error {
+        Error::Invalid(mut problems) => {
+            for problem in &mut problems {
+                if !matches!(problem.field.as_str(), "body" | "idempotencyKey" | "Idempotency-Key") {
+                    problem.field = format!("jobs[0].{}", problem.field);
+                }
+            }
+            Error::Invalid(problems)
+        }
+        other => other,
+    }
+}

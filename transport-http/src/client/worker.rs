@@ -1,0 +1,138 @@
+//! What a worker does, as calls: as many jobs a call as there are.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cmdexec_core::Error;
+use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
+use cmdexec_core::service::{
+    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
+    OutputPieces, Registered, Registration, WorkerService,
+};
+use serde_json::json;
+
+use super::Client;
+use super::http::{As, Call, body};
+use super::pack::Packer;
+use super::refusal;
+use crate::wire;
+
+/// The most that a request with output may have.
+const OUTPUT: usize = 4 * 1024 * 1024;
+
+/// The same with reports. The server takes more; smaller ones are repeated sooner.
+const REPORTS: usize = 8 * 1024 * 1024;
+
+/// How many attempts one request brings.
+const ITEMS: usize = 1_000;
+
+/// The longest that a server waits with an answer.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl WorkerService for Client {
+    async fn register(&self, registration: Registration) -> Result<Registered, Error> {
+        let call = Call::post(As::Worker, "/api/workers/register", body(&wire::Register::from(&registration)));
+        let registered: wire::Registered = self.http.call(&call).await?;
+        registered.into_registered().ok_or(Error::Internal)
+    }
+
+    async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
+        let mut beat = wire::Beat::from(&beat);
+        beat.worker_id = Some(worker.to_string());
+        let call = Call::post(As::Worker, "/api/workers/heartbeat", body(&beat));
+        let ack: wire::BeatAck = self.http.call(&call).await?;
+        Ok(ack.into())
+    }
+
+    async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
+        let mut call = Call::get(As::Worker, "/api/jobs/get-job")
+            .query("workerId", worker)
+            .query("max", request.max.clamp(1, ITEMS))
+            // What a lost answer hands out is only had back after an interval.
+            .once();
+        let wait = request.wait.min(MAX_WAIT);
+        if !wait.is_zero() {
+            call = call.query("wait", wait.as_secs_f64()).timeout(wait + self.http.options.poll_margin);
+        }
+        let leases: wire::Leases = self.http.call(&call).await?;
+        let leased: Option<Vec<_>> = leases.jobs.into_iter().map(wire::Lease::into_leased).collect();
+        leased.ok_or(Error::Internal)
+    }
+
+    async fn append_output(
+        &self,
+        worker: &WorkerId,
+        batches: Vec<OutputBatch>,
+    ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
+        let mut packer = Packer::new(head(worker, "batches"), OUTPUT, ITEMS);
+        // Without numbers, a repetition would be more output.
+        let numbered = batches.iter().all(|batch| match &batch.pieces {
+            OutputPieces::Numbered(_) => true,
+            OutputPieces::Plain(chunks) => chunks.is_empty(),
+        });
+        for (i, batch) in batches.iter().enumerate() {
+            for part in wire::Batch::parts(batch, OUTPUT / 2) {
+                packer.add(i, &body(&part));
+            }
+        }
+        let mut acks = vec![Ok(OutputAck { cancel: false }); batches.len()];
+        for (packed, items) in packer.finish() {
+            let call = Call::post(As::Worker, "/api/jobs/stream-output", packed);
+            let call = if numbered { call } else { call.once() };
+            let answer: wire::OutputAck = self.http.call(&call).await?;
+            let parts = answer.batches.filter(|parts| parts.len() == items.len()).ok_or(Error::Internal)?;
+            for (item, part) in items.into_iter().zip(parts) {
+                // A batch in several parts is refused if one is, and cancelled if one is.
+                if let Some(ack) = acks.get_mut(item)
+                    && let Ok(OutputAck { cancel }) = *ack
+                {
+                    *ack = accepted(&part).map(|()| OutputAck { cancel: cancel || part.cancel });
+                }
+            }
+        }
+        Ok(acks)
+    }
+
+    async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
+        let mut packer = Packer::new(head(worker, "results"), REPORTS, ITEMS);
+        let mut acks = Vec::with_capacity(attempts.len());
+        for (i, attempt) in attempts.iter().enumerate() {
+            match wire::Report::of(attempt) {
+                Some(report) => {
+                    packer.add(i, &body(&report));
+                    acks.push(Ok(()));
+                }
+                None => acks.push(Err(Error::invalid("outcome", "only the coordinator says that an attempt is lost"))),
+            }
+        }
+        for (packed, items) in packer.finish() {
+            let call = Call::post(As::Worker, "/api/jobs/submit-result", packed);
+            let answer: wire::ReportAck = self.http.call(&call).await?;
+            let results = answer.results.filter(|all| all.len() == items.len()).ok_or(Error::Internal)?;
+            for (item, result) in items.into_iter().zip(results) {
+                if let Some(ack) = acks.get_mut(item) {
+                    *ack = accepted(&result);
+                }
+            }
+        }
+        Ok(acks)
+    }
+
+    async fn input(&self, _: &WorkerId, _: JobId, _: LeaseToken) -> Result<InputStream, Error> {
+        Err(Error::invalid("fileId", "files can't be fetched over HTTP yet"))
+    }
+}
+
+/// The beginning of a body with a list.
+fn head(worker: &WorkerId, list: &str) -> Vec<u8> {
+    format!("{{\"workerId\":{},\"{list}\":[", json!(worker)).into_bytes()
+}
+
+fn accepted(ack: &wire::BatchAck) -> Result<(), Error> {
+    if ack.ok {
+        return Ok(());
+    }
+    let code = ack.code.as_deref().unwrap_or_default();
+    Err(refusal::by_code(code, None).unwrap_or(Error::Internal))
+}

@@ -1,0 +1,282 @@
+//! Older spellings: what clients and workers of earlier protocol versions send and expect, accepted and answered here, so
+//! that the rest of the code knows only the newer names.
+//!
+//! Requests: fields are taken under their newer names before anything else looks at them. Answers: what older readers look for
+//! is added around the newer answer.
+
+use std::borrow::Cow;
+
+use cmdexec_core::job::Command;
+use serde::Serialize;
+
+use crate::read::{Fields, Json, Number};
+use crate::wire;
+
+/// An answer with `success: true`, as every JSON success body has.
+#[derive(Debug, Serialize)]
+pub(crate) struct Success<T> {
+    success: bool,
+    #[serde(flatten)]
+    body: T,
+}
+
+impl<T> Success<T> {
+    pub(crate) fn of(body: T) -> Self {
+        Self { success: true, body }
+    }
+}
+
+/// A job with the names under which older clients look for its worker, error and files.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Job {
+    assigned_agent_id: Option<String>,
+    error_message: Option<String>,
+    result_file_url: Option<String>,
+    #[serde(flatten)]
+    job: wire::Job,
+}
+
+impl From<wire::Job> for Job {
+    fn from(job: wire::Job) -> Self {
+        Self { assigned_agent_id: job.worker_id.clone(), error_message: job.error.clone(), result_file_url: None, job }
+    }
+}
+
+/// A page of jobs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct JobPage {
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) total: usize,
+}
+
+/// Several jobs.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobList {
+    pub(crate) jobs: Vec<Option<Job>>,
+}
+
+/// The answer to a heartbeat, with when the next is expected.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BeatAck {
+    #[serde(flatten)]
+    pub(crate) ack: wire::BeatAck,
+    pub(crate) timestamp: wire::Time,
+    pub(crate) next_check_in: u64,
+}
+
+/// The answer to whether a job is cancelled.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cancelled {
+    cancelled: bool,
+    cancel_requested: bool,
+}
+
+impl Cancelled {
+    pub(crate) fn is(cancelled: bool) -> Self {
+        Self { cancelled, cancel_requested: cancelled }
+    }
+}
+
+/// The answer to `get-job` without `max`: one lease at the top and again under `job`, or none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum GetJob {
+    None {
+        #[serde(rename = "jobId")]
+        job_id: (),
+        job: (),
+    },
+    One {
+        #[serde(flatten)]
+        lease: Lease,
+        job: Lease,
+    },
+}
+
+impl GetJob {
+    pub(crate) fn of(lease: Option<wire::Lease>) -> Self {
+        match lease.map(Lease::from) {
+            None => Self::None { job_id: (), job: () },
+            Some(lease) => Self::One { job: lease.clone(), lease },
+        }
+    }
+}
+
+/// A lease with the names under which older workers look for its bound and its files.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lease {
+    #[serde(flatten)]
+    lease: wire::Lease,
+    timeout_ms: Option<u128>,
+    filename: Option<String>,
+}
+
+impl From<wire::Lease> for Lease {
+    fn from(lease: wire::Lease) -> Self {
+        Self { timeout_ms: lease.spec.timeout.map(|timeout| timeout.0.as_millis()), filename: None, lease }
+    }
+}
+
+/// `args` and `commands` as the one `command` line that an older worker knows, stopping at the first that fails.
+pub(crate) fn one_line(lease: &mut wire::Lease, command: &Command) {
+    let line = match command {
+        Command::Shell(_) => return,
+        Command::Argv(argv) => argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+        // Each line is a shell of its own, as on newer workers: `cd` and `exit` in one don't reach the next.
+        Command::Steps(lines) => {
+            lines.iter().map(|line| format!("/bin/sh -c {}", quoted(line))).collect::<Vec<_>>().join(" && ")
+        }
+    };
+    lease.spec.command = Some(line);
+    (lease.spec.args, lease.spec.commands) = (None, None);
+}
+
+/// A word that any POSIX shell takes as it is.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&b);
+    // A word with `=` in front would be an assignment.
+    if !word.is_empty() && !word.contains('=') && word.bytes().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
+/// A spec's older names.
+pub(crate) fn spec(fields: &mut Fields<'_, '_>) {
+    fields.rename("timeoutMs", "timeout", |ms| scaled(ms, 1e-3));
+    fields.rename("requiredCpu", "cpus", Ok);
+    fields.rename("requiredRamMb", "memoryMb", Ok);
+    fields.rename("maxRetries", "maxAttempts", |retries| match retries {
+        Json::Number(Number::Whole(retries)) if (0..=99).contains(&retries) => {
+            Ok(Json::Number(Number::Whole(retries + 1)))
+        }
+        _ => Err("must be a whole number from 0 to 99".to_owned()),
+    });
+    named_priority(fields);
+}
+
+/// `priority` as `low`, `normal` or `high`.
+fn named_priority(fields: &mut Fields<'_, '_>) {
+    fields.replace("priority", |json| match json {
+        Json::Text(name) => match &*name {
+            "low" => Ok(Json::Number(Number::Whole(-50))),
+            "normal" => Ok(Json::Number(Number::Whole(0))),
+            "high" => Ok(Json::Number(Number::Whole(50))),
+            _ => Err("must be a whole number from -100 to 100, or low, normal or high".to_owned()),
+        },
+        other => Ok(other),
+    });
+}
+
+/// A registration's older names.
+pub(crate) fn registration(fields: &mut Fields<'_, '_>) {
+    // Only older workers send these, and some of them have no name but their id.
+    let is_older = ["os", "ramTotalMb", "ramFreeMb"].iter().any(|name| fields.has(name));
+    if is_older && !fields.has("hostname") {
+        fields.copy("workerId", "hostname");
+    }
+    fields.rename("cpuCores", "cpuCount", Ok);
+    fields.rename("ramTotalMb", "totalMemoryMb", Ok);
+    fields.rename("totalMemory", "totalMemoryMb", |bytes| match bytes {
+        Json::Number(Number::Whole(bytes)) if bytes >= 1 << 20 => Ok(Json::Number(Number::Whole(bytes >> 20))),
+        #[expect(clippy::cast_possible_truncation, reason = "a double this large is far from i128's end")]
+        Json::Number(Number::Float(bytes)) if (1_048_576.0..1e30).contains(&bytes) => {
+            Ok(Json::Number(Number::Whole(bytes as i128 >> 20)))
+        }
+        _ => Err("must be a number of bytes, 1 MiB at least".to_owned()),
+    });
+    for percentage in ["cpuUsage", "ramFreeMb"] {
+        not_negative(fields, percentage);
+    }
+    worker_status(fields);
+    if let Some(os) = fields.text("os") {
+        fields.set_in_metadata("osType", os);
+    }
+}
+
+/// A heartbeat's older names.
+pub(crate) fn heartbeat(fields: &mut Fields<'_, '_>) {
+    let free = not_negative(fields, "ramFreeMb");
+    let total = not_negative(fields, "ramTotalMb");
+    if let (Some(free), Some(total)) = (free, total)
+        && total > 0.0
+        && !fields.has("ramUsage")
+    {
+        fields.set("ramUsage", Json::Number(Number::Float((1.0 - free / total).clamp(0.0, 1.0) * 100.0)));
+    }
+    for name in ["dockerContainers", "dockerCpuUsage", "dockerMemoryMb"] {
+        // Some send the containers themselves.
+        if name != "dockerContainers" {
+            not_negative(fields, name);
+        }
+    }
+    worker_status(fields);
+}
+
+/// `IDLE`, `BUSY`, `UNHEALTHY`, `OFFLINE`.
+fn worker_status(fields: &mut Fields<'_, '_>) {
+    fields.replace("status", |json| match json {
+        Json::Text(name) => match &*name.to_ascii_lowercase() {
+            "unhealthy" => Ok(Json::Text("error".into())),
+            status @ ("idle" | "busy" | "offline" | "draining" | "error") => Ok(Json::Text(status.to_owned().into())),
+            _ => Err("must be idle, busy, draining, offline, error or unhealthy".to_owned()),
+        },
+        other => Ok(other),
+    });
+}
+
+/// Output without `chunks`: `data` or `output`, `stream` or `type`.
+pub(crate) fn output(fields: &mut Fields<'_, '_>) {
+    fields.rename("type", "stream", Ok);
+    fields.rename("output", "data", Ok);
+}
+
+/// A report's older names.
+pub(crate) fn report(fields: &mut Fields<'_, '_>) {
+    fields.rename("errorMessage", "error", Ok);
+}
+
+fn not_negative(fields: &mut Fields<'_, '_>, name: &str) -> Option<f64> {
+    let number = fields.number(name)?;
+    if number < 0.0 {
+        fields.wrong(name, "must not be negative");
+    }
+    Some(number)
+}
+
+/// A number in another unit.
+fn scaled(json: Json<'_>, factor: f64) -> Result<Json<'_>, String> {
+    match json {
+        Json::Number(Number::Whole(whole)) => Ok(Json::Number(Number::Float(whole as f64 * factor))),
+        Json::Number(Number::Float(float)) => Ok(Json::Number(Number::Float(float * factor))),
+        other => Err(format!("must be a number, not {}", other.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_any_shell() {
+        for (word, line) in [
+            ("a-b", "a-b"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("A=b", "'A=b'"),
+            ("a\nb", "'a\nb'"),
+            ("~", "'~'"),
+            ("ü", "'ü'"),
+        ] {
+            assert_eq!(quoted(word), line);
+        }
+    }
+}

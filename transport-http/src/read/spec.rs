@@ -1,0 +1,176 @@
+//! A job's spec, alone, in a batch, or with how to execute it.
+
+use std::time::Duration;
+
+use cmdexec_core::Error;
+use cmdexec_core::job::{Backoff, JobSpec, Network, Resources};
+
+use super::{Fields, Json, Malformed, Problems};
+use crate::older;
+use crate::wire::{Cpus, Seconds};
+
+/// How many jobs a batch may have.
+const MAX_BATCH: usize = 10_000;
+
+/// What was submitted.
+#[derive(Debug)]
+pub(crate) struct Submit {
+    pub(crate) specs: Vec<JobSpec>,
+    pub(crate) key: Option<String>,
+}
+
+/// What is to be executed, and whether to wait for it.
+#[derive(Debug)]
+pub(crate) struct Execution {
+    pub(crate) submit: Submit,
+    pub(crate) direct: bool,
+    pub(crate) wait: Option<Duration>,
+}
+
+/// One job.
+pub(crate) fn single(body: &[u8], header_key: Option<String>) -> Result<Result<Submit, Error>, Malformed> {
+    let json = Json::parse(body)?;
+    let mut problems = Problems::default();
+    let mut fields = Fields::of_body(json, &mut problems);
+    let key = idempotency_key(&mut fields, header_key);
+    let spec = spec(&mut fields);
+    Ok(problems.check(spec.map(|spec| Submit { specs: vec![spec], key })))
+}
+
+/// One job, with `mode` and `waitMs`.
+pub(crate) fn execution(body: &[u8], header_key: Option<String>) -> Result<Result<Execution, Error>, Malformed> {
+    let json = Json::parse(body)?;
+    let mut problems = Problems::default();
+    let mut fields = Fields::of_body(json, &mut problems);
+    let key = idempotency_key(&mut fields, header_key);
+    let direct = match fields.text("mode").as_deref() {
+        None | Some("distributed") => false,
+        Some("direct") => true,
+        Some(_) => {
+            fields.wrong("mode", "must be direct or distributed");
+            false
+        }
+    };
+    let wait = fields.whole::<u64>("waitMs", 0..=86_400_000).map(Duration::from_millis);
+    let spec = spec(&mut fields);
+    Ok(problems.check(spec.map(|spec| Execution { submit: Submit { specs: vec![spec], key }, direct, wait })))
+}
+
+/// Many jobs, all or none. Each is read and forgotten as a tree before the next, so that a batch costs its specs and no more.
+pub(crate) fn batch(body: &[u8], header_key: Option<String>) -> Result<Result<Submit, Error>, Malformed> {
+    let mut problems = Problems::default();
+    let mut specs = Vec::new();
+    let rest = Json::parse_items(body, "jobs", &mut |i, item| {
+        if i >= MAX_BATCH {
+            return;
+        }
+        let mut fields = Fields::of_item(item, "jobs", i, &mut problems);
+        if fields.take("idempotencyKey").is_some() {
+            fields.wrong("idempotencyKey", "belongs to the whole batch: beside `jobs`, or in the header");
+        }
+        specs.extend(spec(&mut fields));
+    })?;
+    let mut fields = Fields::of_body(rest, &mut problems);
+    let key = idempotency_key(&mut fields, header_key);
+    match fields.take("jobs").map(|value| value.json) {
+        Some(Json::Items(0)) => fields.wrong("jobs", "must not be empty"),
+        Some(Json::Items(1..=MAX_BATCH)) => {}
+        Some(Json::Items(_)) => fields.wrong("jobs", format!("must be at most {MAX_BATCH}")),
+        Some(other) => fields.wrong("jobs", format!("must be a list, not {}", other.kind())),
+        None => fields.wrong("jobs", "is required"),
+    }
+    Ok(problems.check(Some(Submit { specs, key })))
+}
+
+/// The key from the header or the field; both is one too many, unless they are the same.
+fn idempotency_key(fields: &mut Fields<'_, '_>, header: Option<String>) -> Option<String> {
+    let field = fields.text("idempotencyKey");
+    for (name, key) in [("Idempotency-Key", &header), ("idempotencyKey", &field)] {
+        let fits = |key: &String| (1..=256).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+        if key.as_ref().is_some_and(|key| !fits(key)) {
+            fields.wrong(name, "must be 1 to 256 bytes of visible ASCII");
+        }
+    }
+    if header.is_some() && field.is_some() && header != field {
+        fields.wrong("idempotencyKey", "differs from the header Idempotency-Key");
+    }
+    header.or(field)
+}
+
+/// A job's spec, judged: everything that is wrong with it is said.
+fn spec(fields: &mut Fields<'_, '_>) -> Option<JobSpec> {
+    older::spec(fields);
+    let renamed = fields.renamed();
+    let mut spec = command(fields);
+    spec.name = fields.text("name");
+    spec.container_image = fields.text("containerImage");
+    spec.env = fields.text_map("env").unwrap_or_default();
+    if let Some(timeout) = fields.number("timeout") {
+        match Seconds::from_f64(timeout) {
+            Some(Seconds(timeout)) => spec.timeout = timeout,
+            None => spec.timeout = Duration::ZERO,
+        }
+    }
+    // What does not fit is put out of bounds, so that the one who knows the bounds says them.
+    let cpus = fields.number("cpus").map(|cpus| Cpus::from_f64(cpus).map_or(u32::MAX, |Cpus(millis)| millis));
+    let memory_mb = fields.whole("memoryMb", 1..=64 * 1024 * 1024);
+    let pids = fields.whole("pids", 1..=4_194_304);
+    spec.resources = Resources { cpu_millis: cpus, memory_mb, pids };
+    spec.network = match fields.text("network").as_deref() {
+        None => None,
+        Some("none") => Some(Network::None),
+        Some("bridge") => Some(Network::Bridge),
+        Some(_) => {
+            fields.wrong("network", "must be none or bridge");
+            None
+        }
+    };
+    spec.labels = fields.texts("labels").unwrap_or_default().into_iter().collect();
+    spec.priority = fields.whole("priority", -100..=100).unwrap_or(spec.priority);
+    spec.max_attempts = fields.whole("maxAttempts", 1..=100).unwrap_or(spec.max_attempts);
+    spec.retries = fields.whole("retries", 0..=100).unwrap_or(spec.retries);
+    spec.backoff = backoff(fields).unwrap_or(spec.backoff);
+    spec.exclusive = fields.flag("exclusive").unwrap_or(spec.exclusive);
+    spec.run_at = fields.time("runAt");
+    for later in
+        ["fileId", "fileUrl", "filename", "workingDirectory", "gpus", "dependsOn", "reuse", "secrets", "outputs"]
+    {
+        fields.unsupported(later);
+    }
+    for problem in spec.validate() {
+        let sent = renamed.iter().find(|(name, _)| *name == problem.field);
+        let name = sent.map_or(problem.field, |(_, older)| (*older).to_owned());
+        fields.wrong(&name, problem.message);
+    }
+    Some(spec)
+}
+
+/// Exactly one of `command`, `args` and `commands`.
+fn command(fields: &mut Fields<'_, '_>) -> JobSpec {
+    const WAYS: [&str; 3] = ["command", "args", "commands"];
+    let mut given = WAYS.into_iter().filter(|way| fields.has(way)).collect::<Vec<_>>().into_iter();
+    let Some(way) = given.next() else {
+        fields.wrong("command", "is required: exactly one of command, args and commands");
+        return JobSpec::shell("true");
+    };
+    for another in given {
+        fields.wrong(another, format!("is one too many beside {way}: exactly one of command, args and commands"));
+    }
+    let spec = match way {
+        "command" => fields.text(way).map(JobSpec::shell),
+        "args" => fields.texts(way).map(JobSpec::argv),
+        _ => fields.texts(way).map(JobSpec::steps),
+    };
+    spec.unwrap_or_else(|| JobSpec::shell("true"))
+}
+
+fn backoff(fields: &mut Fields<'_, '_>) -> Option<Backoff> {
+    let mut fields = fields.object("backoff")?;
+    let default = Backoff::default();
+    let bounds = 0..=86_400_000;
+    Some(Backoff {
+        initial: fields.whole("initialMs", bounds.clone()).map_or(default.initial, Duration::from_millis),
+        factor: fields.number("factor").unwrap_or(default.factor),
+        max: fields.whole("maxMs", bounds).map_or(default.max, Duration::from_millis),
+    })
+}

@@ -1,0 +1,194 @@
+//! Who may call a route: credentials, limits and roles, judged before anything of the request's body is read.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use cmdexec_core::Error;
+use cmdexec_core::id::WorkerId;
+use cmdexec_core::service::{Role, UserPrincipal, WorkerPrincipal};
+use cmdexec_core::token::{self, UserClaims, WorkerClaims};
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+
+use super::App;
+use super::limits::Key;
+use super::peer::{self, Peer};
+use super::problem::Problem;
+
+/// Whom a group of routes is for, and which limit they count against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Users of every role.
+    Read,
+    /// Users that may change something.
+    Change,
+    /// The same, counted as submissions.
+    Submit,
+    /// Admins.
+    Admin,
+    /// Workers. Those of their routes that have limits count for themselves, once they know for whom.
+    Worker,
+}
+
+/// What a group of routes is guarded with.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    pub(super) app: Arc<App>,
+    pub(super) access: Access,
+}
+
+/// The middleware in front of every route but the open ones.
+pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let Guard { app, access } = guard;
+    if access == Access::Worker {
+        return match worker(&app, request.headers()) {
+            Ok(claims) => {
+                request.extensions_mut().insert(claims);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        };
+    }
+    let caller = user(&app, request.headers());
+    let key = match &caller {
+        Ok(claims) => Key::User(&claims.owner),
+        Err(_) => Key::Address(address(&app, request.headers(), request.extensions())),
+    };
+    let limit = if access == Access::Submit { &app.limits.jobs } else { &app.limits.requests };
+    let (passed, counted) = app.limits.check(limit, key).await;
+    let mut response = match counted.and(caller).and_then(|claims| may(access, claims.role).map(|()| claims)) {
+        Ok(claims) => {
+            request.extensions_mut().insert(claims);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    passed.stamp(response.headers_mut());
+    response
+}
+
+fn may(access: Access, role: Role) -> Result<(), Problem> {
+    match (access, role) {
+        (Access::Change | Access::Submit, Role::Viewer) => Err(Error::Forbidden("viewers may only look").into()),
+        (Access::Admin, Role::User | Role::Viewer) => Err(Error::Forbidden("only admins may do this").into()),
+        _ => Ok(()),
+    }
+}
+
+/// The user that a request is from.
+fn user(app: &App, headers: &HeaderMap) -> Result<Arc<UserClaims>, Problem> {
+    let token = match bearer(headers) {
+        Some(token) => token,
+        None => {
+            let token = cookie(headers).ok_or_else(|| {
+                Problem::unauthenticated("a user's token is needed: Authorization: Bearer …, or the cookie of a login")
+            })?;
+            own_origin(app, headers)?;
+            token
+        }
+    };
+    app.tokens.user(token).map_err(refused)
+}
+
+/// The worker that a request is from.
+fn worker(app: &App, headers: &HeaderMap) -> Result<Arc<WorkerClaims>, Problem> {
+    let header = headers.get("x-worker-token").and_then(|token| token.to_str().ok()).map(str::trim);
+    let token = header.or_else(|| bearer(headers)).ok_or_else(|| {
+        Problem::unauthenticated("a worker's token is needed: x-worker-token, or Authorization: Bearer …")
+    })?;
+    app.tokens.worker(token).map_err(refused)
+}
+
+fn refused(error: token::Error) -> Problem {
+    match error {
+        token::Error::Expired => Problem::unauthenticated("the token has expired"),
+        _ => Problem::unauthenticated("the token is not valid"),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix("auth_token="))
+}
+
+/// A browser sends the cookie for whatever page asks it to: only pages of this server, or of origins that may, count.
+fn own_origin(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else { return Ok(()) };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_own = origin.split_once("://").is_some_and(|(_, authority)| authority == host);
+    if is_own || app.options.cors_origins.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    Err(Error::Forbidden("the cookie does not count for pages of another origin").into())
+}
+
+/// The address that a request counts for.
+pub(super) fn address(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
+    let peer = extensions.get::<Peer>().map(|Peer(address)| *address);
+    let peer = peer.or_else(|| extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|info| info.0))?;
+    Some(peer::client(peer.ip(), headers, &app.options.trusted_proxies))
+}
+
+/// The user that the guard let through.
+#[derive(Debug, Clone)]
+pub(super) struct User(pub(super) Arc<UserClaims>);
+
+impl User {
+    pub(super) fn principal(&self) -> UserPrincipal {
+        UserPrincipal { owner: self.0.owner.clone(), role: self.0.role }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for User {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let claims = parts.extensions.get::<Arc<UserClaims>>().cloned();
+        claims.map(Self).ok_or_else(|| Error::Internal.into())
+    }
+}
+
+/// The worker that the guard let through.
+#[derive(Debug, Clone)]
+pub(super) struct Worker(Arc<WorkerClaims>);
+
+impl Worker {
+    pub(super) fn principal(&self) -> WorkerPrincipal {
+        self.0.worker.clone().map_or(WorkerPrincipal::Any, WorkerPrincipal::Bound)
+    }
+
+    /// Whose the request is: as it says itself, if the token may speak for that one; else as the token says.
+    pub(super) fn named(&self, said: Option<WorkerId>) -> Result<WorkerId, Error> {
+        match (said, &self.0.worker) {
+            (Some(said), Some(bound)) if said != *bound => {
+                Err(Error::Forbidden("this token speaks for another worker"))
+            }
+            (Some(said), _) => Ok(said),
+            (None, Some(bound)) => Ok(bound.clone()),
+            (None, None) => Err(Error::invalid("workerId", "is required: the token speaks for any worker")),
+        }
+    }
+
+    /// The worker that the token is bound to.
+    pub(super) fn bound(&self) -> Option<&WorkerId> {
+        self.0.worker.as_ref()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Worker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let claims = parts.extensions.get::<Arc<WorkerClaims>>().cloned();
+        claims.map(Self).ok_or_else(|| Error::Internal.into())
+    }
+}

@@ -1,0 +1,109 @@
+//! The server's settings.
+
+use std::time::Duration;
+
+use cmdexec_core::job::Problem;
+use cmdexec_core::limiter::Limit;
+
+use super::peer::Network;
+
+/// The server's settings. Set what differs from the defaults; [`Options::validate`] says everything that is wrong.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The window that request limits count in. 60 s by default.
+    pub rate_window: Duration,
+    /// Submissions a window and user; a batch counts once. 50 by default; 0: no limit.
+    pub max_jobs: u32,
+    /// Heartbeats a window and worker. 600 by default; 0: no limit.
+    pub max_heartbeats: u32,
+    /// Registrations a window and worker. 10 by default; 0: no limit.
+    pub max_registrations: u32,
+    /// Other requests a window and user. 100 by default; 0: no limit.
+    pub max_requests: u32,
+    /// Whether requests are refused while the limiter can't tell; false by default: they are let through.
+    pub limiter_fails_closed: bool,
+    /// Origins whose pages may call the API in a browser. None by default.
+    pub cors_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed. None by default.
+    pub trusted_proxies: Vec<Network>,
+    /// How long an ordinary call may take until it is answered with 503. 30 s by default.
+    pub call_timeout: Duration,
+    /// How long a client may take for its request's head, and an idle connection may stay. 30 s by default.
+    pub head_timeout: Duration,
+    /// How long a client may pause within a request's body. 10 s by default.
+    pub body_idle_timeout: Duration,
+    /// How long a client may take for a request's body in all. 300 s by default.
+    pub body_timeout: Duration,
+    /// How many bytes of bodies larger than 1 MiB are in memory at once; others wait. 256 MiB by default, and at least 64 MiB.
+    pub max_body_memory: usize,
+    /// How many connections there may be at once; others wait to be accepted. 10,000 by default.
+    pub max_connections: usize,
+    /// How many calls of one worker there may be at once. 32 by default.
+    pub max_worker_calls: usize,
+    /// How often a silent stream of events says that it is alive. 15 s by default.
+    pub keep_alive: Duration,
+    /// How long requests in flight may take once the server is to stop. 10 s by default.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rate_window: Duration::from_mins(1),
+            max_jobs: 50,
+            max_heartbeats: 600,
+            max_registrations: 10,
+            max_requests: 100,
+            limiter_fails_closed: false,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            call_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_mins(5),
+            max_body_memory: 256 * 1024 * 1024,
+            max_connections: 10_000,
+            max_worker_calls: 32,
+            keep_alive: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    /// Everything that is wrong with the settings, by their names; empty if nothing is.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut check = |holds: bool, field: &str, message: String| {
+            if !holds {
+                problems.push(Problem::new(field, message));
+            }
+        };
+        for (name, duration) in [
+            ("rate_window", self.rate_window),
+            ("call_timeout", self.call_timeout),
+            ("head_timeout", self.head_timeout),
+            ("body_idle_timeout", self.body_idle_timeout),
+            ("body_timeout", self.body_timeout),
+            ("keep_alive", self.keep_alive),
+        ] {
+            check(!duration.is_zero(), name, "must be more than 0".to_owned());
+        }
+        check(self.max_body_memory >= super::body::BATCH, "max_body_memory", "must be at least 64 MiB".to_owned());
+        check(self.max_connections > 0, "max_connections", "must be more than 0".to_owned());
+        check(self.max_worker_calls > 0, "max_worker_calls", "must be more than 0".to_owned());
+        for origin in &self.cors_origins {
+            let is_origin = origin.parse::<http::Uri>().is_ok_and(|uri| {
+                uri.scheme().is_some() && uri.authority().is_some() && !origin.ends_with('/') && uri.query().is_none()
+            });
+            check(is_origin, "cors_origins", format!("{origin:?} is no origin such as https://example.org"));
+        }
+        problems
+    }
+
+    /// A limit by one of these numbers.
+    pub(super) fn limit(&self, name: &'static str, max: u32) -> Limit {
+        Limit { name, max, window: self.rate_window }
+    }
+}

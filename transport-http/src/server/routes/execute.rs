@@ -1,0 +1,65 @@
+//! Submit and, if asked, wait.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use cmdexec_core::Error;
+use cmdexec_core::service::JobServiceExt;
+use http::{HeaderMap, StatusCode};
+
+use super::jobs::{idempotency_key, submitted};
+use crate::read::{self, Execution};
+use crate::server::App;
+use crate::server::answer::{Answered, json};
+use crate::server::body::{Body, SPEC};
+use crate::server::guard::User;
+use crate::{older, wire};
+
+/// The body of an execution, for the document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the body in the OpenAPI document")]
+#[schema(rename_all = "camelCase")]
+pub(super) struct ExecuteBody {
+    #[schema(inline)]
+    #[serde(flatten)]
+    spec: wire::Spec,
+    /// `distributed`, the default: answer at once. `direct`: wait until the job has ended.
+    #[schema(example = "direct")]
+    mode: Option<String>,
+    /// How long to wait at most; as long as it takes if absent.
+    wait_ms: Option<u64>,
+}
+
+/// Submit a job and wait for it
+///
+/// `distributed`: 202 at once. `direct`: 200 with the finished job, or 202 with its id once `waitMs` is over or the server stops.
+#[utoipa::path(
+    post, path = "/api/execute", tag = "jobs", request_body = ExecuteBody,
+    responses(
+        (status = 200, description = "The finished job", body = wire::Job),
+        (status = 202, description = "It is there, and will be run", body = wire::Created),
+    )
+)]
+pub(super) async fn execute(State(app): State<Arc<App>>, user: User, headers: HeaderMap, body: Body<SPEC>) -> Answered {
+    let Execution { submit, direct, wait } = read::execution(&body.bytes, idempotency_key(&headers))??;
+    let created = submitted(&app, &user, submit).await?;
+    let created = created.first().ok_or(Error::Internal)?;
+    if direct {
+        let jobs = app.jobs(&user);
+        let patience = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = jobs.wait(created.id) => {
+                return json(StatusCode::OK, older::Job::from(wire::Job::whole(&done?)));
+            }
+            () = app.closing.cancelled() => {}
+            () = patience => {}
+        }
+    }
+    json(StatusCode::ACCEPTED, wire::Created::from(created))
+}

@@ -1,0 +1,96 @@
+//! The routes, in groups by whom they are for. Each handler reads, calls a service, and answers.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use tower_http::cors::CorsLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::guard::{Access, Guard, guard};
+use super::problem::Problem;
+use super::{App, docs, edge};
+
+mod execute;
+mod health;
+mod jobs;
+mod logs;
+mod watch;
+mod work;
+mod workers;
+
+pub(super) use health::Health;
+
+/// Every route.
+pub(super) fn router(app: &Arc<App>) -> Router {
+    let (router, document) = documented(app).split_for_parts();
+    app.openapi.get_or_init(|| docs::finished(document));
+    let router = docs::pages(router)
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn_with_state(Arc::clone(app), edge::edge));
+    let router = if app.options.cors_origins.is_empty() { router } else { router.layer(cors(app)) };
+    router.with_state(Arc::clone(app))
+}
+
+/// The OpenAPI document.
+pub(super) fn openapi(app: &Arc<App>) -> Bytes {
+    app.openapi.get_or_init(|| docs::finished(documented(app).into_openapi())).clone()
+}
+
+fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
+    let group = |access, routes: OpenApiRouter<Arc<App>>| {
+        routes.route_layer(from_fn_with_state(Guard { app: Arc::clone(app), access }, guard))
+    };
+    let submit = OpenApiRouter::new()
+        .routes(routes!(jobs::create))
+        .routes(routes!(jobs::submit))
+        .routes(routes!(jobs::create_batch))
+        .routes(routes!(execute::execute));
+    let read = OpenApiRouter::new()
+        .routes(routes!(jobs::status))
+        .routes(routes!(jobs::status_batch))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::stats))
+        .routes(routes!(logs::logs))
+        .routes(routes!(watch::watch))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::get));
+    let change = OpenApiRouter::new().routes(routes!(jobs::cancel));
+    let admin = OpenApiRouter::new().routes(routes!(workers::remove));
+    let worker = OpenApiRouter::new()
+        .routes(routes!(work::register))
+        .routes(routes!(work::heartbeat))
+        .routes(routes!(work::get_job))
+        .routes(routes!(work::stream_output))
+        .routes(routes!(work::check_cancel))
+        .routes(routes!(work::submit_result, work::submit_failure));
+    OpenApiRouter::with_openapi(docs::frame())
+        .merge(group(Access::Submit, submit))
+        .merge(group(Access::Read, read))
+        .merge(group(Access::Change, change))
+        .merge(group(Access::Admin, admin))
+        .merge(group(Access::Worker, worker))
+        .routes(routes!(health::health))
+}
+
+/// What browsers may do for pages of the origins that are allowed.
+fn cors(app: &App) -> CorsLayer {
+    let origins = app.options.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let header = HeaderName::from_static;
+    CorsLayer::new()
+        .allow_origin(origins.collect::<Vec<_>>())
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers(
+            ["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id", "x-worker-token"]
+                .map(header),
+        )
+        .expose_headers(
+            ["retry-after", "x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(header),
+        )
+        .max_age(std::time::Duration::from_hours(1))
+}

@@ -1,0 +1,299 @@
+//! What a worker does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use cmdexec_core::Error;
+use cmdexec_core::id::{JobId, Owner, WorkerId};
+use cmdexec_core::job::Status;
+use cmdexec_core::service::{LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces, Role, UserPrincipal};
+use http::{Extensions, HeaderMap, StatusCode, Uri};
+
+use crate::read::{self, Query, ReportKind};
+use crate::server::App;
+use crate::server::answer::{Answered, json};
+use crate::server::body::{Body, OTHER, OUTPUT, RESULT};
+use crate::server::guard::{self, Worker};
+use crate::server::limits::Key;
+use crate::{older, wire};
+
+/// How many jobs one request may ask for.
+const MAX_LEASES: i128 = 1_000;
+
+/// Register
+///
+/// The same id again is a reconnect, not an error.
+#[utoipa::path(
+    post, path = "/api/workers/register", tag = "worker protocol", request_body = wire::Register,
+    responses(
+        (status = 200, description = "The worker is known", body = wire::Registered),
+        (status = 403, description = "It was removed, or the token is another worker's", body = wire::Problem),
+    )
+)]
+pub(super) async fn register(
+    State(app): State<Arc<App>>,
+    worker: Worker,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Body<OTHER>,
+) -> Answered {
+    let mut registration = read::registration(&body.bytes)??;
+    if let Some(bound) = worker.bound() {
+        registration.worker = Some(worker.named(registration.worker.take()).unwrap_or_else(|_| bound.clone()));
+    }
+    let key = match &registration.worker {
+        Some(id) => Key::Worker(id),
+        None => Key::Address(guard::address(&app, &headers, &extensions)),
+    };
+    let (passed, counted) = app.limits.check(&app.limits.registrations, key).await;
+    let answer = async {
+        counted?;
+        let registered = app.bounded(app.work(&worker).register(registration.clone())).await?;
+        app.workers.registered(&registration, &registered);
+        json(StatusCode::OK, wire::Registered::from(&registered))
+    };
+    let mut response = answer.await.into_response();
+    passed.stamp(response.headers_mut());
+    Ok(response)
+}
+
+/// Give a sign of life
+///
+/// Renews the lease of every attempt that the worker holds.
+#[utoipa::path(
+    post, path = "/api/workers/heartbeat", tag = "worker protocol", request_body = wire::Beat,
+    responses(
+        (status = 200, description = "What to stop", body = wire::BeatAck),
+        (status = 404, description = "`worker_not_found`: register again", body = wire::Problem),
+    )
+)]
+pub(super) async fn heartbeat(State(app): State<Arc<App>>, worker: Worker, body: Body<OTHER>) -> Answered {
+    let read::Beat { worker: said, beat } = read::beat(&body.bytes)??;
+    let id = worker.named(said)?;
+    let (passed, counted) = app.limits.check(&app.limits.heartbeats, Key::Worker(&id)).await;
+    let answer = async {
+        counted?;
+        let _call = app.calls.begin(&id)?;
+        let reply = app.bounded(app.work(&worker).heartbeat(&id, beat)).await?;
+        let interval = app.workers.heartbeat_interval(&id);
+        let ack = older::BeatAck {
+            ack: wire::BeatAck::from(&reply),
+            timestamp: wire::Time(reply.server_time),
+            next_check_in: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+        };
+        json(StatusCode::OK, ack)
+    };
+    let mut response = answer.await.into_response();
+    passed.stamp(response.headers_mut());
+    Ok(response)
+}
+
+/// Ask for jobs
+///
+/// With `wait`, answers as soon as there is one; with `max`, `{jobs: [...]}` with several.
+#[utoipa::path(
+    get, path = "/api/jobs/get-job", tag = "worker protocol",
+    params(
+        ("workerId" = Option<String>, Query, description = "Who asks; needed where the token speaks for any worker"),
+        ("wait" = Option<f64>, Query, description = "How many seconds to wait for the first: at most 60"),
+        ("max" = Option<u16>, Query, description = "How many at most: up to 1,000"),
+    ),
+    responses(
+        (status = 200, description = "A lease, or `{jobId: null}`; with `max`, `{jobs: [...]}`", body = wire::Lease),
+        (status = 404, description = "`worker_not_found`: register", body = wire::Problem),
+    )
+)]
+pub(super) async fn get_job(State(app): State<Arc<App>>, worker: Worker, uri: Uri) -> Answered {
+    let mut query = Query::of(&uri);
+    let said: Option<WorkerId> = query.parsed("workerId");
+    let wait = query.seconds("wait", 60.0).map_or(Duration::ZERO, Duration::from_secs_f64);
+    let max: Option<usize> = query.whole("max", 1..=MAX_LEASES);
+    let said = query.check(Some(said))?;
+    let id = worker.named(said)?;
+    let _call = app.calls.begin(&id)?;
+    let work = app.work(&worker);
+    let leasing = work.lease(&id, LeaseRequest { max: max.unwrap_or(1), wait });
+    let leased = if wait.is_zero() {
+        app.bounded(leasing).await?
+    } else {
+        tokio::select! {
+            biased;
+            leased = leasing => leased?,
+            // What was claimed for a call that is dropped goes back.
+            () = app.closing.cancelled() => Vec::new(),
+        }
+    };
+    let mut leases = Vec::with_capacity(leased.len());
+    for leased in &leased {
+        leases.push(lease(&app, &id, leased).await);
+    }
+    match max {
+        Some(_) => json(StatusCode::OK, wire::Leases { jobs: leases }),
+        None => json(StatusCode::OK, older::GetJob::of(leases.into_iter().next())),
+    }
+}
+
+async fn lease(app: &App, worker: &WorkerId, leased: &LeasedJob) -> wire::Lease {
+    let mut lease = wire::Lease::from(leased);
+    let is_line = lease.spec.command.is_some();
+    if !is_line && app.workers.is_older(worker, &*app.services).await {
+        older::one_line(&mut lease, &leased.spec.command);
+    }
+    lease
+}
+
+/// Send output
+///
+/// Durable when it is answered. `seq` counts an attempt's chunks across both streams from 0.
+#[utoipa::path(
+    post, path = "/api/jobs/stream-output", tag = "worker protocol", request_body = wire::OutputBody,
+    responses(
+        (status = 200, description = "It is kept", body = wire::OutputAck),
+        (status = 409, description = "`lease_lost`: stop the job and forget it", body = wire::Problem),
+    )
+)]
+pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, body: Body<OUTPUT>) -> Answered {
+    let read::Output { worker: said, batches, many } = read::output(&body.bytes)??;
+    let id = worker.named(said)?;
+    let _call = app.calls.begin(&id)?;
+    let acks = app.bounded(app.work(&worker).append_output(&id, batches)).await?;
+    if !many {
+        let OutputAck { cancel } = acks.into_iter().next().unwrap_or(Err(Error::Internal))?;
+        return json(StatusCode::OK, wire::OutputAck { ok: true, cancel, batches: None });
+    }
+    let acks: Vec<_> = acks
+        .into_iter()
+        .map(|ack| match ack {
+            Ok(OutputAck { cancel }) => Ok(wire::BatchAck { ok: true, cancel, code: None }),
+            Err(error) => refused(error),
+        })
+        .collect::<Result<_, Error>>()?;
+    let cancel = acks.iter().any(|ack| ack.cancel);
+    json(StatusCode::OK, wire::OutputAck { ok: true, cancel, batches: Some(acks) })
+}
+
+/// What became of one of several that was not accepted. What would be answered to all (unavailable, broken) is.
+fn refused(error: Error) -> Result<wire::BatchAck, Error> {
+    match error {
+        Error::Unavailable { .. } | Error::Internal => Err(error),
+        lost => Ok(wire::BatchAck { ok: false, cancel: false, code: Some(lost.code().to_owned()) }),
+    }
+}
+
+/// Ask whether a job is cancelled
+///
+/// True also where the job is no longer the worker's: it should stop.
+#[utoipa::path(
+    get, path = "/api/jobs/check-cancel", tag = "worker protocol",
+    params(
+        ("jobId" = uuid::Uuid, Query, description = "Which job"),
+        ("workerId" = Option<String>, Query, description = "Who asks, where the token speaks for any worker"),
+    ),
+    responses((status = 200, description = "`{cancelled}`", body = CancelledBody))
+)]
+pub(super) async fn check_cancel(State(app): State<Arc<App>>, worker: Worker, uri: Uri) -> Answered {
+    let mut query = Query::of(&uri);
+    let job: Option<JobId> = query.required("jobId");
+    let said: Option<WorkerId> = query.parsed("workerId");
+    let job = query.check(job)?;
+    let Some(id) = said.or_else(|| worker.bound().cloned()) else {
+        return json(StatusCode::OK, older::Cancelled::is(is_cancelled(&app, job).await?));
+    };
+    let id = worker.named(Some(id))?;
+    let _call = app.calls.begin(&id)?;
+    let asking = OutputBatch { job, token: None, pieces: OutputPieces::Plain(Vec::new()) };
+    let acks = app.bounded(app.work(&worker).append_output(&id, vec![asking])).await?;
+    let cancelled = match acks.into_iter().next() {
+        Some(Ok(OutputAck { cancel })) => cancel,
+        // Nobody wants its result any more. Older workers ask nothing else that would tell them.
+        Some(Err(Error::LeaseLost)) => true,
+        Some(Err(error)) => return Err(error.into()),
+        None => return Err(Error::Internal.into()),
+    };
+    json(StatusCode::OK, older::Cancelled::is(cancelled))
+}
+
+/// The answer to whether a job is cancelled, for the document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the body in the OpenAPI document")]
+pub(super) struct CancelledBody {
+    cancelled: bool,
+}
+
+/// Whether a job is cancelled, for a worker whose token and request say nothing of who asks.
+async fn is_cancelled(app: &App, job: JobId) -> Result<bool, Error> {
+    let everybody = UserPrincipal { owner: Owner::local(), role: Role::Admin };
+    let views = app.bounded(app.services.as_user(everybody).get(&[job])).await?;
+    let view = views.into_iter().next().flatten().ok_or(Error::JobNotFound)?;
+    Ok(matches!(view.status, Status::Cancelling | Status::Cancelled))
+}
+
+/// The body of reports, for the document: one, or `results` with several.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the body in the OpenAPI document")]
+#[serde(untagged)]
+pub(super) enum ReportBody {
+    One(Box<wire::Report>),
+    Many(wire::Reports),
+}
+
+/// Report how an attempt ended
+///
+/// Durable when it is answered. Repeating an accepted report changes nothing.
+#[utoipa::path(
+    post, path = "/api/jobs/submit-result", tag = "worker protocol", request_body = ReportBody,
+    responses(
+        (status = 200, description = "It is kept", body = wire::ReportAck),
+        (status = 409, description = "`lease_lost`: somebody else has the job, or it is over", body = wire::Problem),
+    )
+)]
+pub(super) async fn submit_result(State(app): State<Arc<App>>, worker: Worker, body: Body<RESULT>) -> Answered {
+    finished(&app, &worker, read::reports(&body.bytes)??).await
+}
+
+/// The body of a failure, for the document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the body in the OpenAPI document")]
+#[schema(rename_all = "camelCase")]
+pub(super) struct FailureBody {
+    job_id: uuid::Uuid,
+    worker_id: Option<String>,
+    lease_token: Option<String>,
+    /// What went wrong.
+    error: String,
+}
+
+/// Report that an attempt could not be run
+///
+/// It is tried again if its spec allows.
+#[utoipa::path(
+    put, path = "/api/jobs/submit-result", tag = "worker protocol", request_body = FailureBody,
+    responses(
+        (status = 200, description = "It is kept", body = wire::ReportAck),
+        (status = 409, description = "`lease_lost`: somebody else has the job, or it is over", body = wire::Problem),
+    )
+)]
+pub(super) async fn submit_failure(State(app): State<Arc<App>>, worker: Worker, body: Body<RESULT>) -> Answered {
+    finished(&app, &worker, read::report(&body.bytes, ReportKind::Failure)??).await
+}
+
+async fn finished(app: &App, worker: &Worker, report: read::Report) -> Answered {
+    let read::Report { worker: said, attempts, many } = report;
+    let id = worker.named(said)?;
+    let _call = app.calls.begin(&id)?;
+    let acks = app.bounded(app.work(worker).finish(&id, attempts)).await?;
+    if !many {
+        acks.into_iter().next().unwrap_or(Err(Error::Internal))?;
+        return json(StatusCode::OK, wire::ReportAck { ok: true, results: None });
+    }
+    let results: Vec<_> = acks
+        .into_iter()
+        .map(|ack| match ack {
+            Ok(()) => Ok(wire::BatchAck { ok: true, cancel: false, code: None }),
+            Err(error) => refused(error),
+        })
+        .collect::<Result<_, Error>>()?;
+    json(StatusCode::OK, wire::ReportAck { ok: true, results: Some(results) })
+}

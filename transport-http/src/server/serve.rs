@@ -1,0 +1,154 @@
+//! Connections: accepted up to a bound, HTTP/1 and HTTP/2 on the same port, and an end that loses nothing in flight.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::{Peer, Server};
+
+/// Runs what hyper wants to run beside a connection where the server can wait for it.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracked {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// What every connection has at hand.
+struct Connections {
+    router: Router,
+    http: auto::Builder<Tracked>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    /// Fires when the time for requests in flight is over.
+    cut: CancellationToken,
+}
+
+impl Server {
+    /// Answers on `listener` until `shutdown` fires. Then it accepts no more, closes ([`Server::close`]), answers what is in
+    /// flight, and returns how many connections were cut because they took longer than [`super::Options::drain`].
+    ///
+    /// # Errors
+    /// The listener is broken. Trouble with single connections, or a want of file descriptors, is waited out.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<usize> {
+        let options = &self.app.options;
+        let tasks = TaskTracker::new();
+        let connections = Arc::new(Connections {
+            router: self.router(),
+            http: http(options.head_timeout, &tasks),
+            tasks: tasks.clone(),
+            closing: self.app.closing.clone(),
+            cut: CancellationToken::new(),
+        });
+        let room = Arc::new(Semaphore::new(options.max_connections));
+        let accepting = accept(&listener, &connections, &room);
+        let broken = tokio::select! {
+            () = shutdown.cancelled() => None,
+            error = accepting => Some(error),
+        };
+        drop(listener);
+        self.close();
+        tasks.close();
+        let left = match tokio::time::timeout(options.drain, tasks.wait()).await {
+            Ok(()) => 0,
+            Err(_) => {
+                let left = options.max_connections - room.available_permits();
+                connections.cut.cancel();
+                tasks.wait().await;
+                left
+            }
+        };
+        broken.map_or(Ok(left), Err)
+    }
+}
+
+fn http(head_timeout: Duration, tasks: &TaskTracker) -> auto::Builder<Tracked> {
+    let mut http = auto::Builder::new(Tracked(tasks.clone()));
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        // Heads larger than this are refused; a body is read in pieces of at most this.
+        .max_buf_size(64 * 1024)
+        .max_headers(64);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(32 * 1024)
+        // A peer that is gone is found by its silence: HTTP/2 has no head to wait for between requests.
+        .keep_alive_interval(head_timeout)
+        .keep_alive_timeout(head_timeout);
+    http
+}
+
+/// Accepts for ever; gives what makes that impossible.
+async fn accept(listener: &TcpListener, connections: &Arc<Connections>, room: &Arc<Semaphore>) -> io::Error {
+    loop {
+        let Ok(permit) = Arc::clone(room).acquire_owned().await else {
+            return io::Error::other("the semaphore was closed");
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Answers are small, and each is awaited.
+                let _ = stream.set_nodelay(true);
+                connections.tasks.spawn(connection(Arc::clone(connections), stream, Peer(peer), permit));
+            }
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Whether the next `accept` may succeed: the trouble was that connection's, or there are no file descriptors just now.
+fn is_passing(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::OutOfMemory
+    ) || matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
+async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) {
+    let router = connections.router.clone();
+    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
+    let connection = connections.http.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = connections.closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = connections.cut.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Peers break off for reasons of their own.
+        tracing::debug!(error, "a connection ended badly");
+    }
+    drop(permit);
+}

@@ -1,0 +1,337 @@
+//! A job as it is shown, and what became of submissions.
+
+use std::time::Duration;
+
+use cmdexec_core::job::{Reason, Status};
+use cmdexec_core::service::{self, Ended, JobView};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Seconds, Spec, Time, decode, encode};
+
+/// A job: everything in its spec, and where it stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Job {
+    pub(crate) job_id: Uuid,
+    #[cfg_attr(feature = "server", schema(value_type = StatusName))]
+    pub(crate) status: Status,
+    /// Whose it is.
+    pub(crate) owner: String,
+    /// Counts its changes.
+    #[serde(default)]
+    pub(crate) version: u64,
+    /// Which worker has it, or had it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    pub(crate) created_at: Time,
+    /// When its current or last attempt was handed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) started_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) completed_at: Option<Time>,
+    /// The exit code of the last attempt that is over; 128 + the number for a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<i32>,
+    /// The last 64 KiB of standard output. What is not UTF-8 is replaced; then `stdoutBase64` has the bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stdout: Option<String>,
+    /// The last 64 KiB of standard error. What is not UTF-8 is replaced; then `stderrBase64` has the bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stdout_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr_base64: Option<String>,
+    /// Whether the stored output lost bytes to the cap.
+    #[serde(default)]
+    pub(crate) truncated: bool,
+    /// How many bytes it lost.
+    #[serde(default)]
+    pub(crate) dropped_bytes: u64,
+    /// Why it failed, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// Why it failed, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<ReasonName>))]
+    pub(crate) reason: Option<Reason>,
+    /// How the last attempt that is over went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<RunResult>,
+    /// Its attempts, oldest first, the current one included.
+    #[serde(default)]
+    pub(crate) attempts: Vec<Attempt>,
+    #[serde(flatten)]
+    pub(crate) spec: Spec,
+}
+
+/// How a job's last attempt that is over went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct RunResult {
+    /// Whether the command did what it was asked to.
+    pub(crate) success: bool,
+    /// Seconds that the command ran, where the worker said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<Seconds>,
+    /// How many lines there are in `stdout` and `stderr`; absent in a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lines: Option<usize>,
+}
+
+/// One attempt of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Attempt {
+    /// Counted from 1.
+    pub(crate) number: u32,
+    pub(crate) worker_id: String,
+    pub(crate) started_at: Time,
+    /// Null while it runs.
+    pub(crate) ended_at: Option<Time>,
+    #[cfg_attr(feature = "server", schema(value_type = Option<EndedName>))]
+    pub(crate) outcome: Option<Ended>,
+    pub(crate) exit_code: Option<i32>,
+}
+
+/// A page of jobs, newest first: summaries, without output and environment, the command cut at 200 characters.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct JobPage {
+    pub(crate) jobs: Vec<Job>,
+    /// What to send as `cursor` for the next page; null on the last.
+    pub(crate) next_cursor: Option<String>,
+    /// How many jobs match, counted to 10,000.
+    pub(crate) total: usize,
+}
+
+/// Several jobs, in the order in which they were asked for; null where there is none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct JobList {
+    pub(crate) jobs: Vec<Option<Job>>,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Created {
+    pub(crate) job_id: Uuid,
+    /// Null for a repeat whose job has ended and is gone.
+    #[cfg_attr(feature = "server", schema(value_type = Option<StatusName>))]
+    pub(crate) status: Option<Status>,
+    pub(crate) created_at: Time,
+}
+
+/// What became of a batch, in the request's order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct CreatedBatch {
+    pub(crate) jobs: Vec<Created>,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct JobState {
+    pub(crate) job_id: Uuid,
+    #[cfg_attr(feature = "server", schema(value_type = StatusName))]
+    pub(crate) status: Status,
+}
+
+/// A job has changed: the data of an `update` event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Update {
+    pub(crate) job_id: Uuid,
+    #[cfg_attr(feature = "server", schema(value_type = StatusName))]
+    pub(crate) status: Status,
+    /// Counts the job's changes.
+    pub(crate) version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) at: Time,
+}
+
+/// Where a job stands.
+#[cfg(feature = "server")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `Status` in the OpenAPI document")]
+pub(crate) enum StatusName {
+    /// Waits for its time or a retry delay.
+    Scheduled,
+    /// Ready to be handed out.
+    Queued,
+    /// A worker has it.
+    Running,
+    /// A worker has it and is to stop it.
+    Cancelling,
+    /// Ended with exit code 0.
+    Completed,
+    /// Ended otherwise.
+    Failed,
+    /// Ended because somebody asked.
+    Cancelled,
+}
+
+/// Why a job failed.
+#[cfg(feature = "server")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `Reason` in the OpenAPI document")]
+pub(crate) enum ReasonName {
+    ExitCode,
+    Timeout,
+    OutOfMemory,
+    WorkerLost,
+    InputError,
+    ExecutorError,
+    DependencyFailed,
+}
+
+/// How an attempt ended.
+#[cfg(feature = "server")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only describes `Ended` in the OpenAPI document")]
+pub(crate) enum EndedName {
+    Completed,
+    ExitCode,
+    Timeout,
+    OutOfMemory,
+    Cancelled,
+    Returned,
+    InputError,
+    ExecutorError,
+    WorkerLost,
+}
+
+impl Job {
+    /// The job with all that is known of it.
+    pub(crate) fn whole(view: &JobView) -> Self {
+        let mut job = Self::summary(view);
+        job.spec = Spec::whole(&view.spec);
+        let (stdout, stderr) = (String::from_utf8_lossy(&view.stdout), String::from_utf8_lossy(&view.stderr));
+        if let Some(result) = &mut job.result {
+            result.lines = Some(stdout.lines().count() + stderr.lines().count());
+        }
+        (job.stdout, job.stderr) = (Some(stdout.into_owned()), Some(stderr.into_owned()));
+        (job.stdout_base64, job.stderr_base64) = (encode(&view.stdout).1, encode(&view.stderr).1);
+        job
+    }
+
+    /// The job as it stands in a list.
+    pub(crate) fn summary(view: &JobView) -> Self {
+        let over = view.status.is_finished() || view.duration.is_some();
+        Self {
+            job_id: view.id.as_uuid(),
+            status: view.status,
+            owner: view.owner.to_string(),
+            version: view.version,
+            worker_id: view.worker.as_ref().map(ToString::to_string),
+            created_at: Time(view.created),
+            started_at: view.started.map(Time),
+            completed_at: view.completed.map(Time),
+            exit_code: view.exit_code,
+            stdout: None,
+            stderr: None,
+            stdout_base64: None,
+            stderr_base64: None,
+            truncated: view.dropped > 0,
+            dropped_bytes: view.dropped,
+            error: view.error.clone(),
+            reason: view.reason,
+            result: over.then(|| RunResult {
+                success: view.exit_code == Some(0),
+                duration: view.duration.map(Seconds),
+                lines: None,
+            }),
+            attempts: view.attempts.iter().map(Attempt::from).collect(),
+            spec: Spec { env: None, ..Spec::whole(&view.spec) },
+        }
+    }
+
+    /// The job as the service that was asked gave it; `None` if the answer makes no sense.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients read answers"))]
+    pub(crate) fn into_view(self) -> Option<JobView> {
+        let bytes = |text: Option<String>, base64: Option<String>| match base64 {
+            Some(base64) => decode(&base64),
+            None => Some(text.unwrap_or_default().into()),
+        };
+        let attempts: Option<Vec<_>> = self.attempts.into_iter().map(Attempt::into_view).collect();
+        Some(JobView {
+            id: cmdexec_core::id::JobId::from_uuid(self.job_id),
+            owner: self.owner.parse().ok()?,
+            spec: self.spec.into_spec()?.into(),
+            status: self.status,
+            version: self.version,
+            worker: self.worker_id.map(|id| id.parse()).transpose().ok()?,
+            created: self.created_at.0,
+            started: self.started_at.map(|t| t.0),
+            completed: self.completed_at.map(|t| t.0),
+            exit_code: self.exit_code,
+            duration: self.result.and_then(|r| r.duration).map(|Seconds(d): Seconds| -> Duration { d }),
+            reason: self.reason,
+            error: self.error,
+            attempts: attempts?,
+            stdout: bytes(self.stdout, self.stdout_base64)?,
+            stderr: bytes(self.stderr, self.stderr_base64)?,
+            dropped: self.dropped_bytes,
+        })
+    }
+}
+
+impl From<&service::AttemptView> for Attempt {
+    fn from(view: &service::AttemptView) -> Self {
+        Self {
+            number: view.number,
+            worker_id: view.worker.to_string(),
+            started_at: Time(view.started),
+            ended_at: view.ended.map(Time),
+            outcome: view.outcome,
+            exit_code: view.exit_code,
+        }
+    }
+}
+
+impl Attempt {
+    fn into_view(self) -> Option<service::AttemptView> {
+        Some(service::AttemptView {
+            number: self.number,
+            worker: self.worker_id.parse().ok()?,
+            started: self.started_at.0,
+            ended: self.ended_at.map(|t| t.0),
+            outcome: self.outcome,
+            exit_code: self.exit_code,
+        })
+    }
+}
+
+impl From<&service::SubmittedJob> for Created {
+    fn from(job: &service::SubmittedJob) -> Self {
+        Self { job_id: job.id.as_uuid(), status: job.status, created_at: Time(job.created) }
+    }
+}
+
+impl From<&service::JobUpdate> for Update {
+    fn from(update: &service::JobUpdate) -> Self {
+        Self {
+            job_id: update.id.as_uuid(),
+            status: update.status,
+            version: update.version,
+            worker_id: update.worker.as_ref().map(ToString::to_string),
+            exit_code: update.exit_code,
+            at: Time(update.at),
+        }
+    }
+}

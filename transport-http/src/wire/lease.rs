@@ -1,0 +1,66 @@
+//! What `get-job` hands a worker.
+
+use std::time::Duration;
+
+use cmdexec_core::service::LeasedJob;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Seconds, Spec, Time};
+
+/// A job that a worker has the lease for, with what of its spec a worker needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lease {
+    pub(crate) job_id: Uuid,
+    /// What fences the attempt: every message about it carries this.
+    pub(crate) lease_token: String,
+    /// Which attempt, counted from 1.
+    pub(crate) attempt: u32,
+    /// How long the lease lasts from the last acknowledged heartbeat, and at least from now.
+    pub(crate) lease_ttl_ms: u64,
+    /// When the lease ends if no heartbeat renews it, by the server's clock.
+    pub(crate) lease_expires_at: Time,
+    #[serde(flatten)]
+    pub(crate) spec: Spec,
+}
+
+/// Several leases: the answer to `max`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct Leases {
+    pub(crate) jobs: Vec<Lease>,
+}
+
+impl From<&LeasedJob> for Lease {
+    fn from(leased: &LeasedJob) -> Self {
+        let mut spec = Spec::sparse(&leased.spec);
+        spec.timeout = Some(Seconds(leased.spec.timeout));
+        spec.env = Some(leased.spec.env.clone());
+        spec.exclusive = Some(leased.spec.exclusive);
+        Self {
+            job_id: leased.job.as_uuid(),
+            lease_token: leased.token.reveal(),
+            attempt: leased.attempt,
+            lease_ttl_ms: u64::try_from(leased.lease.as_millis()).unwrap_or(u64::MAX),
+            lease_expires_at: Time(leased.expires),
+            spec,
+        }
+    }
+}
+
+impl Lease {
+    /// The lease as the service gave it; `None` if the answer makes no sense.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients read answers"))]
+    pub(crate) fn into_leased(self) -> Option<LeasedJob> {
+        Some(LeasedJob {
+            job: cmdexec_core::id::JobId::from_uuid(self.job_id),
+            token: self.lease_token.parse().ok()?,
+            attempt: self.attempt,
+            lease: Duration::from_millis(self.lease_ttl_ms),
+            expires: self.lease_expires_at.0,
+            spec: self.spec.into_spec()?.into(),
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Output on its way from a worker, and to whoever reads it.
+
+use cmdexec_core::executor::Stream;
+use cmdexec_core::job::Status;
+#[cfg(feature = "client")]
+use cmdexec_core::service::{OutputBatch, OutputPieces};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+#[cfg(feature = "client")]
+use super::encode;
+
+/// Pieces of output, of one attempt or of several.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct OutputBody {
+    /// Who sends this; needed where the token speaks for any worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    /// The attempts and their pieces. The fields of a single one may stand here in its stead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batches: Option<Vec<Batch>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) job_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lease_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) chunks: Option<Vec<Chunk>>,
+}
+
+/// Pieces of output of one attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Batch {
+    pub(crate) job_id: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lease_token: Option<String>,
+    pub(crate) chunks: Vec<Chunk>,
+}
+
+/// A piece of output: either `data` or `dataBase64`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Chunk {
+    /// Its number among the attempt's pieces, across both streams, from 0. One that was seen before is ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seq: Option<u64>,
+    #[cfg_attr(feature = "server", schema(value_type = StreamName))]
+    pub(crate) stream: Stream,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<String>,
+    /// In its stead, where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data_base64: Option<String>,
+}
+
+/// The answer to output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct OutputAck {
+    pub(crate) ok: bool,
+    /// The job (with `batches`: some job) is cancelled: stop it and report.
+    pub(crate) cancel: bool,
+    /// What became of each of `batches`, in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) batches: Option<Vec<BatchAck>>,
+}
+
+/// What became of one of several.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct BatchAck {
+    /// False: the attempt is over or was never this worker's.
+    pub(crate) ok: bool,
+    #[serde(default)]
+    pub(crate) cancel: bool,
+    /// Why not, for programs: `lease_lost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<String>,
+}
+
+/// The data of the events of a job's output, all in one.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Event {
+    /// `output`: which stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<StreamName>))]
+    pub(crate) stream: Option<Stream>,
+    /// `output`: what was written, where it is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<String>,
+    /// `output`: what was written, where it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data_base64: Option<String>,
+    /// `end`: where the job stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<super::job::StatusName>))]
+    pub(crate) status: Option<Status>,
+}
+
+/// One of a command's two streams.
+#[cfg(feature = "server")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `Stream` in the OpenAPI document")]
+pub(crate) enum StreamName {
+    Stdout,
+    Stderr,
+}
+
+#[cfg(feature = "client")]
+impl Chunk {
+    /// A piece with its number.
+    pub(crate) fn numbered(chunk: &cmdexec_core::store::Chunk) -> Self {
+        Self { seq: Some(chunk.seq), ..Self::plain(chunk.stream, &chunk.bytes) }
+    }
+
+    fn plain(stream: Stream, bytes: &[u8]) -> Self {
+        let (data, data_base64) = encode(bytes);
+        Self { seq: None, stream, data, data_base64 }
+    }
+
+    /// About how long it is as JSON.
+    fn size(&self) -> usize {
+        let escaped = |b: u8| if b < 0x20 { 6 } else { 1 + usize::from(b == b'"' || b == b'\\') };
+        let text = self.data.as_ref().map_or(0, |data| data.bytes().map(escaped).sum());
+        text + self.data_base64.as_ref().map_or(0, String::len) + 80
+    }
+}
+
+#[cfg(feature = "client")]
+impl Batch {
+    /// A batch in parts of about `most` bytes each.
+    pub(crate) fn parts(batch: &OutputBatch, most: usize) -> Vec<Self> {
+        let chunks: Vec<Chunk> = match &batch.pieces {
+            OutputPieces::Numbered(chunks) => chunks.iter().map(Chunk::numbered).collect(),
+            OutputPieces::Plain(chunks) => chunks.iter().map(|c| Chunk::plain(c.stream, &c.bytes)).collect(),
+        };
+        let part =
+            |chunks| Self { job_id: batch.job.as_uuid(), lease_token: batch.token.map(|token| token.reveal()), chunks };
+        let mut parts = Vec::new();
+        let (mut gathered, mut size) = (Vec::new(), 0);
+        for chunk in chunks {
+            let more = chunk.size();
+            if size + more > most && !gathered.is_empty() {
+                parts.push(part(std::mem::take(&mut gathered)));
+                size = 0;
+            }
+            size += more;
+            gathered.push(chunk);
+        }
+        // A batch without pieces just asks.
+        parts.push(part(gathered));
+        parts
+    }
+}

@@ -1,0 +1,147 @@
+//! How a worker reports the end of attempts.
+
+use cmdexec_core::job;
+use cmdexec_core::service::{FinalOutput, FinishedAttempt};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{BatchAck, Chunk, encode};
+
+/// The end of an attempt: by its `exitCode`, or precisely by its `outcome`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report {
+    pub(crate) job_id: Uuid,
+    /// Who sends this; needed where the token speaks for any worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lease_token: Option<String>,
+    /// The command's exit code. Needed where there is no `outcome`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<i32>,
+    /// How it ended, where an exit code does not say it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<Outcome>,
+    /// Milliseconds that the command ran. `duration` says the same in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) duration_ms: Option<u64>,
+    /// The attempt's last pieces of output, numbered on from those that were sent before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) chunks: Vec<Chunk>,
+    /// The attempt's whole standard output: it and `stderr` replace what was sent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stdout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stdout_base64: Option<String>,
+    /// The attempt's whole standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stderr_base64: Option<String>,
+}
+
+/// Several reports of one worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Reports {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    pub(crate) results: Vec<Report>,
+}
+
+/// The answer to reports.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct ReportAck {
+    pub(crate) ok: bool,
+    /// What became of each of `results`, in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) results: Option<Vec<BatchAck>>,
+}
+
+/// How an attempt ended, from the executor's own evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case", tag = "how")]
+pub(crate) enum Outcome {
+    /// The command exited by itself.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+    /// A signal that nobody here sent ended it.
+    Signaled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Its time was over.
+    TimedOut,
+    /// It used more memory than it may.
+    OutOfMemory,
+    /// It was told to stop.
+    Stopped,
+    /// The worker gives it back. Costs the job nothing.
+    Returned,
+    /// The job's files could not be had or unpacked.
+    InputError {
+        /// What was wrong with them.
+        message: String,
+    },
+    /// The executor could not run the command.
+    ExecutorError {
+        /// What went wrong.
+        message: String,
+    },
+}
+
+impl Outcome {
+    /// How to say this outcome; `None` for what only a server may say.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients report"))]
+    pub(crate) fn of(outcome: &job::Outcome) -> Option<Self> {
+        Some(match outcome.clone() {
+            job::Outcome::Exited { code } => Self::Exited { code },
+            job::Outcome::Signaled { signal } => Self::Signaled { signal },
+            job::Outcome::TimedOut => Self::TimedOut,
+            job::Outcome::OutOfMemory => Self::OutOfMemory,
+            job::Outcome::Stopped => Self::Stopped,
+            job::Outcome::Returned => Self::Returned,
+            job::Outcome::InputError { message } => Self::InputError { message },
+            job::Outcome::ExecutorError { message } => Self::ExecutorError { message },
+            job::Outcome::Lost => return None,
+        })
+    }
+}
+
+impl Report {
+    /// How to report this; `None` for what only a server may say.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients report"))]
+    pub(crate) fn of(attempt: &FinishedAttempt) -> Option<Self> {
+        let outcome = Outcome::of(&attempt.outcome)?;
+        let mut report = Self {
+            job_id: attempt.job.as_uuid(),
+            worker_id: None,
+            lease_token: attempt.token.map(|token| token.reveal()),
+            exit_code: attempt.outcome.exit_code(),
+            // An exit code says it all for most, and keeps the common report short.
+            outcome: (!matches!(outcome, Outcome::Exited { .. })).then_some(outcome),
+            duration_ms: attempt.duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            chunks: Vec::new(),
+            stdout: None,
+            stdout_base64: None,
+            stderr: None,
+            stderr_base64: None,
+        };
+        match &attempt.output {
+            FinalOutput::None => {}
+            FinalOutput::Rest(chunks) => report.chunks = chunks.iter().map(Chunk::numbered).collect(),
+            FinalOutput::Whole { stdout, stderr } => {
+                (report.stdout, report.stdout_base64) = encode(stdout);
+                (report.stderr, report.stderr_base64) = encode(stderr);
+            }
+        }
+        Some(report)
+    }
+}

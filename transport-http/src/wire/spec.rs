@@ -1,0 +1,195 @@
+//! What a job is asked to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cmdexec_core::job::{Command, JobSpec, Network, Resources};
+use serde::{Deserialize, Serialize};
+
+use super::{Cpus, Seconds, Time};
+
+/// What to run, with what, under which limits, and what to do if it goes wrong. Exactly one of `command`, `args` and
+/// `commands`; everything else has a default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Spec {
+    /// A line or script for the shell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(example = "echo hello"))]
+    pub(crate) command: Option<String>,
+    /// A program and its arguments, run without a shell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) args: Option<Vec<String>>,
+    /// Several shell lines, run in order, stopping at the first that fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commands: Option<Vec<String>>,
+    /// A name for people; need not be unique.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// The container image to run in; without one, an isolated process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) container_image: Option<String>,
+    /// The job's environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<BTreeMap<String, String>>,
+    /// Seconds that the command may run, counted from its start: 300 by default, at most 86,400.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<Seconds>,
+    /// Processors that the job reserves and is held to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpus: Option<Cpus>,
+    /// Memory in MiB that the job reserves and is held to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(minimum = 1))]
+    pub(crate) memory_mb: Option<u64>,
+    /// How many processes and threads the job may have at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(minimum = 1))]
+    pub(crate) pids: Option<u32>,
+    /// The network that the job gets: `none` by default in a container, the worker's in a process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<NetworkName>))]
+    pub(crate) network: Option<Network>,
+    /// Labels that the worker must have, every one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<BTreeSet<String>>,
+    /// Higher runs first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(minimum = -100, maximum = 100))]
+    pub(crate) priority: Option<i8>,
+    /// How many attempts may be spent on lost workers and infrastructure errors: 3 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(minimum = 1, maximum = 100))]
+    pub(crate) max_attempts: Option<u32>,
+    /// How many further tries follow a non-zero exit or a timeout: none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(maximum = 100))]
+    pub(crate) retries: Option<u32>,
+    /// The wait before a further attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backoff: Option<Backoff>,
+    /// True: a worker that loses touch stops the job before its lease is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exclusive: Option<bool>,
+    /// Not to be started before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_at: Option<Time>,
+}
+
+/// The wait before a further attempt: `initial × factor^n`, at most `max`, less up to half of it at random.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Backoff {
+    /// The first wait in milliseconds: 1,000 by default.
+    pub(crate) initial_ms: u64,
+    /// What each wait is multiplied by for the next: 2 by default.
+    pub(crate) factor: f64,
+    /// The longest wait in milliseconds: 60,000 by default.
+    pub(crate) max_ms: u64,
+}
+
+/// The network that a job gets.
+#[cfg(feature = "server")]
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes `Network` in the OpenAPI document")]
+pub(crate) enum NetworkName {
+    /// None at all, not even the worker's loopback.
+    None,
+    /// Outgoing connections.
+    Bridge,
+}
+
+impl Spec {
+    /// Everything, the defaults included: as a job shows it.
+    pub(crate) fn whole(spec: &JobSpec) -> Self {
+        let mut whole = Self::sparse(spec);
+        whole.env = Some(spec.env.clone());
+        whole.timeout = Some(Seconds(spec.timeout));
+        whole.labels = Some(spec.labels.clone());
+        whole.priority = Some(spec.priority);
+        whole.max_attempts = Some(spec.max_attempts);
+        whole.retries = Some(spec.retries);
+        whole.backoff = Some(Backoff::from(spec.backoff));
+        whole.exclusive = Some(spec.exclusive);
+        whole
+    }
+
+    /// Only what differs from the defaults: as a client sends it.
+    pub(crate) fn sparse(spec: &JobSpec) -> Self {
+        let default = JobSpec::shell("");
+        let differs = |differs: bool| differs.then_some(());
+        let (mut command, mut args, mut commands) = (None, None, None);
+        match &spec.command {
+            Command::Shell(line) => command = Some(line.clone()),
+            Command::Argv(argv) => args = Some(argv.clone()),
+            Command::Steps(lines) => commands = Some(lines.clone()),
+        }
+        let Resources { cpu_millis, memory_mb, pids } = spec.resources;
+        Self {
+            command,
+            args,
+            commands,
+            name: spec.name.clone(),
+            container_image: spec.container_image.clone(),
+            env: differs(!spec.env.is_empty()).map(|()| spec.env.clone()),
+            timeout: differs(spec.timeout != default.timeout).map(|()| Seconds(spec.timeout)),
+            cpus: cpu_millis.map(Cpus),
+            memory_mb,
+            pids,
+            network: spec.network,
+            labels: differs(!spec.labels.is_empty()).map(|()| spec.labels.clone()),
+            priority: differs(spec.priority != default.priority).map(|()| spec.priority),
+            max_attempts: differs(spec.max_attempts != default.max_attempts).map(|()| spec.max_attempts),
+            retries: differs(spec.retries != default.retries).map(|()| spec.retries),
+            backoff: differs(spec.backoff != default.backoff).map(|()| spec.backoff.into()),
+            exclusive: differs(spec.exclusive).map(|()| true),
+            run_at: spec.run_at.map(Time),
+        }
+    }
+
+    /// The spec that this stands for; `None` if it says of several what to run, or of none.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients read answers"))]
+    pub(crate) fn into_spec(self) -> Option<JobSpec> {
+        let mut spec = match (self.command, self.args, self.commands) {
+            (Some(line), None, None) => JobSpec::shell(line),
+            (None, Some(argv), None) => JobSpec::argv(argv),
+            (None, None, Some(lines)) => JobSpec::steps(lines),
+            _ => return None,
+        };
+        spec.name = self.name;
+        spec.container_image = self.container_image;
+        spec.env = self.env.unwrap_or_default();
+        spec.timeout = self.timeout.map_or(spec.timeout, |Seconds(timeout)| timeout);
+        spec.resources =
+            Resources { cpu_millis: self.cpus.map(|Cpus(millis)| millis), memory_mb: self.memory_mb, pids: self.pids };
+        spec.network = self.network;
+        spec.labels = self.labels.unwrap_or_default();
+        spec.priority = self.priority.unwrap_or(spec.priority);
+        spec.max_attempts = self.max_attempts.unwrap_or(spec.max_attempts);
+        spec.retries = self.retries.unwrap_or(spec.retries);
+        spec.backoff = self.backoff.map_or(spec.backoff, Into::into);
+        spec.exclusive = self.exclusive.unwrap_or(spec.exclusive);
+        spec.run_at = self.run_at.map(|Time(at)| at);
+        Some(spec)
+    }
+}
+
+impl From<cmdexec_core::job::Backoff> for Backoff {
+    fn from(backoff: cmdexec_core::job::Backoff) -> Self {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Self { initial_ms: millis(backoff.initial), factor: backoff.factor, max_ms: millis(backoff.max) }
+    }
+}
+
+impl From<Backoff> for cmdexec_core::job::Backoff {
+    fn from(backoff: Backoff) -> Self {
+        Self {
+            initial: Duration::from_millis(backoff.initial_ms),
+            factor: backoff.factor,
+            max: Duration::from_millis(backoff.max_ms),
+        }
+    }
+}

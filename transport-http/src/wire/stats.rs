@@ -1,0 +1,142 @@
+//! How much there is of everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cmdexec_core::executor::Kind;
+use cmdexec_core::job::{Class, Network};
+use cmdexec_core::service;
+use serde::{Deserialize, Serialize};
+
+use super::Cpus;
+
+/// How much there is of everything.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats {
+    /// Jobs by status, every status named.
+    pub(crate) jobs: BTreeMap<String, u64>,
+    /// How many jobs are queued in all.
+    pub(crate) queue_depth: u64,
+    /// The queues, by class: jobs that demand the same of a worker.
+    pub(crate) queues: Vec<Queue>,
+    /// Workers by status, every status named.
+    pub(crate) workers: BTreeMap<String, u64>,
+    pub(crate) throughput: Throughput,
+}
+
+/// One class's queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Queue {
+    pub(crate) class: Demand,
+    pub(crate) queued: u64,
+    /// How long ago the job that is served next was submitted.
+    pub(crate) oldest_wait_ms: u64,
+}
+
+/// What jobs of a class demand of a worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Demand {
+    #[cfg_attr(feature = "server", schema(value_type = super::worker::KindName))]
+    pub(crate) executor: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpus: Option<Cpus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mb: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<super::spec::NetworkName>))]
+    pub(crate) network: Option<Network>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) labels: BTreeSet<String>,
+}
+
+/// How many jobs end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Throughput {
+    /// Jobs that ended at this server within the last minute.
+    pub(crate) last_minute: u64,
+}
+
+impl From<&service::Stats> for Stats {
+    fn from(stats: &service::Stats) -> Self {
+        Self {
+            jobs: stats.jobs.iter().map(|(status, n)| (status.as_str().to_owned(), *n)).collect(),
+            queue_depth: stats.queues.iter().map(|queue| queue.queued).sum(),
+            queues: stats.queues.iter().map(Queue::from).collect(),
+            workers: stats.workers.iter().map(|(status, n)| (status.as_str().to_owned(), *n)).collect(),
+            throughput: Throughput { last_minute: stats.finished_last_minute },
+        }
+    }
+}
+
+impl From<&service::ClassStats> for Queue {
+    fn from(stats: &service::ClassStats) -> Self {
+        Self {
+            class: Demand::from(&stats.class),
+            queued: stats.queued,
+            oldest_wait_ms: u64::try_from(stats.head_wait.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl From<&Class> for Demand {
+    fn from(class: &Class) -> Self {
+        let demand = class.demand();
+        Self {
+            executor: demand.kind,
+            cpus: demand.resources.cpu_millis.map(Cpus),
+            memory_mb: demand.resources.memory_mb,
+            network: demand.network,
+            labels: demand.labels.clone(),
+        }
+    }
+}
+
+#[cfg(feature = "client")]
+mod read {
+    use std::time::Duration;
+
+    use cmdexec_core::job::{self, Class, Resources};
+    use cmdexec_core::service::{self, ClassStats, WorkerStatus};
+
+    use super::{Demand, Stats};
+
+    impl Stats {
+        /// The numbers as the service gave them; `None` if the answer makes no sense.
+        pub(crate) fn into_stats(self) -> Option<service::Stats> {
+            let queues = self.queues.into_iter().map(|queue| {
+                let class = queue.class.into_class()?;
+                Some(ClassStats { class, queued: queue.queued, head_wait: Duration::from_millis(queue.oldest_wait_ms) })
+            });
+            let worker_status = |name: &str| WorkerStatus::ALL.into_iter().find(|status| status.as_str() == name);
+            Some(service::Stats {
+                jobs: self.jobs.into_iter().filter_map(|(name, n)| Some((name.parse().ok()?, n))).collect(),
+                queues: queues.collect::<Option<_>>()?,
+                workers: self.workers.into_iter().filter_map(|(name, n)| Some((worker_status(&name)?, n))).collect(),
+                finished_last_minute: self.throughput.last_minute,
+            })
+        }
+    }
+
+    impl Demand {
+        fn into_class(self) -> Option<Class> {
+            let demand = job::Demand {
+                kind: self.executor,
+                resources: Resources {
+                    cpu_millis: self.cpus.map(|super::Cpus(millis)| millis),
+                    memory_mb: self.memory_mb,
+                    pids: None,
+                },
+                network: self.network,
+                labels: self.labels,
+            };
+            Class::from_key(&serde_json::to_string(&demand).ok()?).ok()
+        }
+    }
+}
