@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::group::Group;
 use crate::note::Note;
-use crate::prepare::Ground;
+use crate::prepare::{EmptyNetwork, Ground};
 use crate::protocol::{Run, Step};
 use crate::sys;
 
@@ -50,8 +50,7 @@ impl Launch<'_> {
         sys::new_session().map_err(at(Step::Session))?;
         if run.no_network {
             let empty = ground.empty_network.as_ref().ok_or_else(|| io::ErrorKind::Unsupported.into());
-            let enter = empty.and_then(|network| sys::enter_namespace(network.as_fd(), sys::CLONE_NEWNET));
-            enter.map_err(at(Step::Network))?;
+            empty.and_then(EmptyNetwork::enter).map_err(at(Step::Network))?;
         }
         // The streams' own numbers are above 2: the launcher keeps 0, 1 and 2 taken.
         for (fd, number) in [(ground.null.as_fd(), 0), (self.streams.out.as_fd(), 1), (self.streams.err.as_fd(), 2)] {

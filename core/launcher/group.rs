@@ -144,6 +144,7 @@ fn oom_kills(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hierarchy::Controllers;
 
     #[test]
     fn reads_the_kernels_count_in_both_versions() {
@@ -151,6 +152,47 @@ mod tests {
         assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), 1);
         assert_eq!(oom_kills("oom_kill_disable 1\nunder_oom 0\n"), 0);
         assert_eq!(oom_kills(""), 0);
+    }
+
+    fn run() -> Run {
+        let limits = (Some(64 << 20), Some(1500), Some(9));
+        Run { name: b"job".to_vec(), memory_bytes: limits.0, cpu_millis: limits.1, pids: limits.2, ..Run::default() }
+    }
+
+    #[test]
+    fn limits_are_written_as_version_2_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let hierarchies = Hierarchies {
+            unified: Some(Base::pretended(dir.path())),
+            unified_controllers: Controllers { memory: true, cpu: true, pids: true },
+            ..Hierarchies::default()
+        };
+        let group = Group::make(&hierarchies, &run()).unwrap();
+        let read = |file: &str| fs::read_to_string(dir.path().join("job").join(file)).unwrap();
+        assert_eq!(read("memory.max"), "67108864");
+        assert_eq!(read("memory.swap.max"), "0");
+        assert_eq!(read("cpu.max"), "150000 100000");
+        assert_eq!(read("pids.max"), "9");
+        fs::write(dir.path().join("job/memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        assert!(group.ran_out_of_memory());
+    }
+
+    #[test]
+    fn limits_are_written_as_version_1_has_them_and_only_where_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = |name: &str| Some(Base::pretended(&dir.path().join(name)));
+        let hierarchies =
+            Hierarchies { memory: base("memory"), cpu: base("cpu"), pids: base("pids"), ..Hierarchies::default() };
+        let group = Group::make(&hierarchies, &run()).unwrap();
+        let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
+        assert_eq!(read("memory/job/memory.limit_in_bytes"), "67108864");
+        assert_eq!(read("memory/job/memory.memsw.limit_in_bytes"), "67108864");
+        assert_eq!(read("cpu/job/cpu.cfs_quota_us"), "150000");
+        assert_eq!(read("pids/job/pids.max"), "9");
+        assert!(group.unified().is_none());
+        drop(group);
+        Group::make(&hierarchies, &Run { name: b"free".to_vec(), ..Run::default() }).unwrap();
+        assert!(!dir.path().join("memory/free").exists());
     }
 
     #[test]

@@ -46,6 +46,14 @@ pub(crate) struct Base {
     _lock: File,
 }
 
+#[cfg(test)]
+impl Base {
+    pub(crate) fn pretended(dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        Self { dir: dir.to_owned(), _lock: File::open(dir).unwrap() }
+    }
+}
+
 impl Drop for Base {
     fn drop(&mut self) {
         // A group that still has members stays, and is swept by the next launcher.
@@ -271,6 +279,17 @@ mod tests {
         assert_eq!(of("4:memory:/docker/c1"), Some(PathBuf::from("/sys/fs/cgroup/memory/")));
         assert_eq!(of("4:memory:/docker/c1/x"), Some(PathBuf::from("/sys/fs/cgroup/memory/x")));
         assert_eq!(of("4:memory:/elsewhere"), None);
+    }
+
+    #[test]
+    fn controllers_are_handed_on_as_far_as_they_are_offered() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        fs::create_dir(&base).unwrap();
+        fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu pids\n").unwrap();
+        let Controllers { memory, cpu, pids } = hand_on_controllers(dir.path(), &base);
+        assert_eq!((memory, cpu, pids), (false, true, true));
+        assert_eq!(fs::read_to_string(base.join("cgroup.subtree_control")).unwrap(), "+pids");
     }
 
     #[test]

@@ -76,13 +76,15 @@ impl Launcher {
         let socket = sys::worker_socket();
         // A session of its own: what the terminal sends is meant for the worker.
         sys::new_session()?;
-        sys::make_undumpable()?;
+        sys::leave_keyring();
         sys::adopt_orphans()?;
         sys::wait_readable(&[socket.as_raw_fd()], false, None);
         let mut buffer = vec![0; protocol::MAX_PACKET];
         let (length, _) = sys::receive(socket.as_fd(), &mut buffer)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let setup = buffer.get(..length).and_then(Setup::decode).ok_or(io::ErrorKind::InvalidData)?;
         let (ground, hello) = Ground::prepare(&setup)?;
+        // Only now: an undumpable process may not map the users of a namespace.
+        sys::make_undumpable()?;
         sys::send(socket.as_fd(), &hello.encode())?;
         let (notes, notes_in) = io::pipe()?;
         Ok(Self {
@@ -217,12 +219,14 @@ impl Launcher {
 
     /// Moves jobs that are wholly over to the reports.
     fn finish(&mut self) {
-        let Self { ending, jobs, reports, .. } = self;
+        let Self { ending, jobs, reports, unclaimed, .. } = self;
         ending.retain(|id| {
             let Some(job) = jobs.get_mut(id) else { return false };
             match job.try_finish() {
                 Some(report) => {
                     jobs.remove(id);
+                    // A child that was killed after it had left a note.
+                    unclaimed.remove(id);
                     reports.push(report);
                     false
                 }

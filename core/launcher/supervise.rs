@@ -67,9 +67,13 @@ pub(crate) fn supervise(mut launch: Launch<'_>) -> ! {
             break;
         }
     }
-    // `end_descendants` may have been asked for above and reaped nothing: it stops only when nobody is left.
-    end_descendants();
-    while sys::reap(-1, true).is_ok() {}
+    // Until there is no child left; usually there is none, and nobody need be looked for.
+    while let Ok(ended) = sys::reap(-1, false) {
+        if ended.is_none() {
+            end_descendants();
+            let _ = sys::reap(-1, true);
+        }
+    }
     Note { job: launch.run.id, what: What::Ended(status) }.write(launch.notes);
     sys::exit_now(Note::EXIT_CODE)
 }

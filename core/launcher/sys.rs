@@ -30,6 +30,7 @@ pub(crate) const RLIMIT_NPROC: c_int = 6;
 pub(crate) const RLIMIT_AS: c_int = 9;
 
 pub(crate) const CLONE_NEWNS: c_int = 0x0002_0000;
+pub(crate) const CLONE_NEWUSER: c_int = 0x1000_0000;
 pub(crate) const CLONE_NEWNET: c_int = 0x4000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -118,6 +119,8 @@ unsafe extern "C" {
     fn setsid() -> c_int;
     fn getpid() -> c_int;
     fn getppid() -> c_int;
+    fn getuid() -> c_uint;
+    fn getgid() -> c_uint;
     fn prctl(option: c_int, ...) -> c_int;
     fn dup2(old: c_int, new: c_int) -> c_int;
     fn close(fd: c_int) -> c_int;
@@ -340,6 +343,12 @@ pub(crate) fn parent_pid() -> c_int {
     unsafe { getppid() }
 }
 
+/// This process's user and group.
+pub(crate) fn own_ids() -> (u32, u32) {
+    // SAFETY: no memory is involved.
+    unsafe { (getuid(), getgid()) }
+}
+
 fn control(option: c_int, value: c_ulong) -> io::Result<()> {
     // SAFETY: the options used below take numbers only.
     check(unsafe { prctl(option, value, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) }).map(drop)
@@ -360,9 +369,21 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     control(36, 1)
 }
 
-/// From here on no program can raise its privileges.
+/// From here on no program can raise its privileges, and none that the worker's service hands down goes further.
 pub(crate) fn no_new_privileges() -> io::Result<()> {
+    // PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL. A kernel without them has none to hand down.
+    let _ = control(47, 4);
     control(38, 1)
+}
+
+/// Leaves the worker's kernel keyring, which children would possess whatever their user.
+pub(crate) fn leave_keyring() {
+    #[cfg(target_arch = "x86_64")]
+    const SYS_KEYCTL: c_long = 250;
+    #[cfg(not(target_arch = "x86_64"))]
+    const SYS_KEYCTL: c_long = 219;
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING without a name. A kernel without keyrings refuses, and needs nothing.
+    unsafe { syscall(SYS_KEYCTL, 1 as c_long, ptr::null::<c_char>()) };
 }
 
 pub(crate) fn replace(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {

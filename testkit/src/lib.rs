@@ -2,4 +2,6 @@
 //! every backend to it.
 
 pub mod cluster;
+#[cfg(unix)]
+pub mod executor;
 pub mod store;

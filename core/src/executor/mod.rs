@@ -25,14 +25,30 @@ pub use process::ProcessExecutor;
 ///
 /// # What an implementation promises
 /// - **The outcome is evidence.** It comes from the runtime itself (wait status, the kernel's own out-of-memory count,
-///   the executor's own timer), and is never inferred from an exit code such as 137.
+///   the executor's own timer), and is never inferred from an exit code such as 137. A program that cannot be started
+///   is an [`Outcome::ExecutorError`] that names it, not exit code 126 or 127; a working directory that is not there or
+///   not inside is an [`Outcome::InputError`].
+/// - **The first cause wins.** A command that ended by itself before anything else happened is reported as it ended,
+///   or as [`Outcome::OutOfMemory`] if it did not exit with 0 and the kernel killed one of its processes for want of
+///   memory. After the timeout it has timed out, whatever it makes of the polite signal. After a stop it was
+///   stopped, unless it exits with 0: then its work is done. Fired before the start, `stop` starts nothing.
 /// - **Stopping escalates.** When [`RunContext::stop`] fires or the timeout is over: a polite signal to everything the
-///   job started, [`GRACE`] while output still drains, then kill.
+///   job started, [`GRACE`] while output still drains, then kill. A command that exits takes what it left running
+///   with it, without grace.
 /// - **No process of a job outlives `run`.** Descendants that started their own session or were orphaned are killed too,
-///   also after an exit by itself. Output is drained, with a bound, and the sink is flushed before `run` returns.
+///   also after an exit by itself.
+/// - **Output is complete, in order within each stream, and bytes.** A reader that is slow slows the job down, and
+///   what waits in between is bounded. Everything that was written before the end is handed on before `run` returns, so
+///   `run` waits for its reader; a reader that has gone is not waited for.
+/// - **Steps** run one after another in one directory and environment, each in a shell of its own, under one timeout.
+///   What a step leaves running runs on until the job ends.
 /// - **`run` does not panic and does not fail otherwise**: whatever goes wrong is an [`Outcome`].
 /// - **Dropping the future** kills the job without grace. It may still be dying when the drop returns.
-/// - Nothing of the worker's environment reaches the job.
+/// - **Nothing of the worker's environment reaches the job.** It has what it asks for, and `PATH`, `HOME`, `TMPDIR` and
+///   `LANG` unless it sets its own. `HOME` and `TMPDIR` are inside the attempt's directory, which is the job's to change.
+///   Standard input is empty.
+///
+/// `cmdexec_testkit::executor` is this contract as tests.
 #[async_trait]
 pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// What this executor runs and which limits it truly enforces on this machine. Constant.
@@ -101,6 +117,8 @@ pub struct RunContext {
     /// What to run. `timeout` counts from the start of the command.
     pub spec: Arc<JobSpec>,
     /// A directory for this attempt alone, already filled with the job's files. The worker made it and removes it.
+    /// An executor may give it to another user ([`Limit::User`]); the directories above it must let everyone through
+    /// (mode 0711 is enough).
     pub dir: PathBuf,
     /// Which of the worker's slots the attempt has, from 0. No two attempts have one at the same time.
     pub slot: usize,

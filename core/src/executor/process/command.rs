@@ -51,11 +51,6 @@ impl Plan {
         }
         Ok(Self { commands, env, dir })
     }
-
-    /// The program that runs first, for messages.
-    pub(super) fn program(&self) -> &str {
-        self.commands.first().and_then(|argv| argv.first()).map_or("", String::as_str)
-    }
 }
 
 /// The directory that a job asks to start in: below its own, also after every symbolic link is resolved.

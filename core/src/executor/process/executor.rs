@@ -1,19 +1,17 @@
 //! The executor itself: what is permitted here, found out once, and one attempt with it.
 
-use std::os::unix::ffi::OsStrExt;
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
 use super::command::Plan;
 #[cfg(launcher)]
-use super::launcher::{Gone, Launcher};
-#[cfg(launcher)]
-use super::protocol::{self, Hello, Setup};
-#[cfg(launcher)]
-use super::run::{Control, End, Over};
+use super::launched::Launched;
 use super::run::{Pipe, conduct};
+#[cfg(not(launcher))]
+use super::unlaunched::Launched;
 use super::user::{Pool, give};
-use super::{Containment, Options, Users, plain};
+use super::{Options, Users, plain};
 use crate::executor::{Capabilities, Error, Executor, Kind, Limit, RunContext};
 use crate::job::{Network, Outcome};
 
@@ -26,8 +24,7 @@ pub struct ProcessExecutor {
     options: Options,
     capabilities: Capabilities,
     users: Option<Pool>,
-    #[cfg(launcher)]
-    launcher: Option<Launcher>,
+    launcher: Option<Launched>,
 }
 
 impl ProcessExecutor {
@@ -43,21 +40,10 @@ impl ProcessExecutor {
             Users::Never => None,
             Users::Range(range) => Some(range.clone()),
         };
-        let mut limits = std::collections::BTreeSet::new();
-
-        #[cfg(launcher)]
-        let (launcher, can_change_user) = {
-            let started = start_launcher(&options, range.as_ref().map(|range| range.start));
-            if let Some((_, hello)) = &started {
-                tracing::info!(?hello, "jobs are started by the launcher");
-                limits.extend(limits_of(*hello));
-            }
-            let can = started.as_ref().is_none_or(|(_, hello)| hello.user);
-            (started.map(|(launcher, _)| launcher), can)
-        };
-        #[cfg(not(launcher))]
-        let can_change_user = true;
-
+        let (launcher, ability) = Launched::start(&options, range.as_ref().map(|range| range.start)).unzip();
+        let can_change_user = ability.as_ref().is_none_or(|ability| ability.users);
+        let mut limits: BTreeSet<Limit> =
+            ability.map(|ability| ability.limits).unwrap_or_default().into_iter().collect();
         let users = range.filter(|_| can_change_user).map(|range| Pool::new(range, options.locks.clone()));
         if users.is_some() {
             limits.insert(Limit::User);
@@ -70,13 +56,7 @@ impl ProcessExecutor {
                 let _ = nix::sys::prctl::set_dumpable(false);
             }
         }
-        Self {
-            options,
-            capabilities: Capabilities { kind: Kind::Process, limits },
-            users,
-            #[cfg(launcher)]
-            launcher,
-        }
+        Self { options, capabilities: Capabilities { kind: Kind::Process, limits }, users, launcher }
     }
 
     /// Runs one attempt; what keeps it from running is an outcome too.
@@ -93,13 +73,11 @@ impl ProcessExecutor {
         let open = || Pipe::open().map_err(|e| failed(format!("making its pipes: {e}")));
         let (out, err) = (open()?, open()?);
 
-        #[cfg(launcher)]
         if let Some(launcher) = &self.launcher {
-            let run = request(context, &plan, user, no_network);
-            let running = launcher.run(run, out.writer, err.writer).await.map_err(|gone| failed(gone.to_string()))?;
-            let job = Launched { running, program: plan.program().to_owned() };
+            let job = launcher.run(context, &plan, user, out.writer, err.writer).await.map_err(failed)?;
             let outcome = conduct(job, context, self.options.grace, out.reader, err.reader).await;
             if let Outcome::ExecutorError { .. } = outcome {
+                // The launcher may have died, and left processes of this user.
                 self.sweep(user).await;
             }
             return Ok(outcome);
@@ -129,14 +107,9 @@ impl ProcessExecutor {
     /// Ends whatever an earlier process of this worker, or a launcher that died, left running as a user. A new
     /// launcher sweeps control groups when it starts.
     async fn sweep(&self, user: Option<u32>) {
-        #[cfg(launcher)]
-        if let (Some(launcher), Some(user)) = (&self.launcher, user)
-            && let Err(gone) = launcher.clear(user).await
-        {
-            tracing::warn!(user, "sweeping up after a job user: {gone}");
+        if let (Some(launcher), Some(user)) = (&self.launcher, user) {
+            launcher.clear(user).await;
         }
-        #[cfg(not(launcher))]
-        let _ = user;
     }
 }
 
@@ -154,7 +127,6 @@ impl Executor for ProcessExecutor {
 
     async fn recover(&self) -> Result<(), Error> {
         // A launcher sweeps up after dead ones before it says hello.
-        #[cfg(launcher)]
         if let Some(launcher) = &self.launcher {
             launcher.ensure().map_err(|e| Error::io("starting the launcher of jobs", e))?;
         }
@@ -166,7 +138,6 @@ impl Executor for ProcessExecutor {
     }
 
     async fn shutdown(&self) {
-        #[cfg(launcher)]
         if let Some(launcher) = &self.launcher {
             launcher.stop().await;
         }
@@ -175,104 +146,4 @@ impl Executor for ProcessExecutor {
 
 fn failed(message: impl Into<String>) -> Outcome {
     Outcome::ExecutorError { message: message.into() }
-}
-
-#[cfg(launcher)]
-fn start_launcher(options: &Options, user: Option<u32>) -> Option<(Launcher, Hello)> {
-    let bytes = |path: &std::path::PathBuf| path.as_os_str().as_bytes().to_vec();
-    let setup = Setup {
-        containment: match options.containment {
-            Containment::Auto => None,
-            Containment::Cgroup => Some(protocol::Containment::Cgroup),
-            Containment::User => Some(protocol::Containment::User),
-            Containment::Supervisor => Some(protocol::Containment::Supervisor),
-            Containment::ProcessGroup => return None,
-        },
-        cgroups: options.cgroups,
-        cgroup_root: options.cgroup_root.as_ref().map(bytes),
-        user,
-        hidden: options.hidden.iter().map(bytes).collect(),
-    };
-    match Launcher::start(setup) {
-        Ok(started) => Some(started),
-        Err(error) => {
-            tracing::warn!("the launcher of jobs does not start, so they are isolated less: {error}");
-            None
-        }
-    }
-}
-
-/// The limits that a launcher enforces.
-#[cfg(launcher)]
-fn limits_of(hello: Hello) -> Vec<Limit> {
-    let claims = [
-        (Limit::Memory, hello.memory),
-        (Limit::MemoryPerProcess, !hello.memory),
-        (Limit::Cpu, hello.cpu),
-        // A limit of a user's processes is one of the job's where the job has a user to itself.
-        (Limit::Pids, hello.pids || hello.user),
-        (Limit::NoNetwork, hello.no_network),
-    ];
-    claims.into_iter().filter_map(|(limit, true_here)| true_here.then_some(limit)).collect()
-}
-
-#[cfg(launcher)]
-fn request(context: &RunContext, plan: &Plan, user: Option<u32>, no_network: bool) -> protocol::Run {
-    let resources = &context.spec.resources;
-    protocol::Run {
-        id: 0,
-        name: format!("{}-{}", context.job, context.attempt).into_bytes(),
-        commands: plan.commands.iter().map(|argv| argv.iter().map(|a| a.clone().into_bytes()).collect()).collect(),
-        env: plan.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect(),
-        path: plan.env.get("PATH").cloned().unwrap_or_default().into_bytes(),
-        dir: plan.dir.as_os_str().as_bytes().to_vec(),
-        user,
-        no_network,
-        memory_bytes: resources.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
-        cpu_millis: resources.cpu_millis,
-        pids: resources.pids,
-    }
-}
-
-/// A job that the launcher runs.
-#[cfg(launcher)]
-struct Launched {
-    running: super::launcher::Running,
-    program: String,
-}
-
-#[cfg(launcher)]
-impl Control for Launched {
-    async fn ended(&mut self) -> Over {
-        match self.running.ended().await {
-            Ok(report) => {
-                tracing::debug!(cpu_micros = report.cpu_micros, max_rss_kib = report.max_rss_kib, "a job ended");
-                Over { end: end_of(report.end, &self.program), out_of_memory: report.out_of_memory }
-            }
-            Err(gone) => Over::of(End::Refused(Gone::to_string(&gone))),
-        }
-    }
-
-    async fn terminate(&mut self) {
-        self.running.terminate().await;
-    }
-
-    async fn kill(&mut self) {
-        self.running.kill().await;
-    }
-}
-
-#[cfg(launcher)]
-fn end_of(end: protocol::End, program: &str) -> End {
-    match end {
-        protocol::End::Exited(code) => End::Exited(code),
-        protocol::End::Signaled(signal) => End::Signaled(signal),
-        protocol::End::Failed(step @ protocol::Step::Supervisor, _) => {
-            End::Refused(format!("{}: it was killed", step.as_str()))
-        }
-        protocol::End::Failed(step, error) => {
-            let error = std::io::Error::from_raw_os_error(error);
-            End::Refused(format!("{} ({program:?}): {error}", step.as_str()))
-        }
-    }
 }

@@ -150,15 +150,35 @@ impl Launcher {
 
     /// Ends the launcher and waits until it has. It ends what it still runs.
     pub(super) async fn stop(&self) {
-        let State { idle, live } = std::mem::take(&mut *self.state());
-        let mut children: Vec<Child> = idle.map(|process| process.child).into_iter().collect();
-        if let Some(live) = live {
-            live.line.hang_up();
-            children.extend(Arc::into_inner(live).and_then(|live| live.child.into_inner().ok()));
-        }
-        for mut child in children {
+        for mut child in self.hang_up() {
             let wait = tokio::task::spawn_blocking(move || child.wait());
             let _ = wait.await;
+        }
+    }
+
+    /// Lets the launcher know that nobody will ask it any more, and gives it up to be waited for.
+    fn hang_up(&self) -> Vec<Child> {
+        let State { idle, live } = std::mem::take(&mut *self.state());
+        // Taking the child drops the socket.
+        let idle = idle.map(|process| process.child);
+        let live = live.and_then(|live| {
+            live.line.hang_up();
+            Arc::into_inner(live).and_then(|live| live.child.into_inner().ok())
+        });
+        idle.into_iter().chain(live).collect()
+    }
+}
+
+impl Drop for Launcher {
+    /// Ends the launcher without waiting for more than a moment. [`Launcher::stop`] is the proper way.
+    fn drop(&mut self) {
+        for mut child in self.hang_up() {
+            for _ in 0..20 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | other jobs' files | a user for each slot, and directories private to it | root |
 //! | the worker's files | other users' modes; directories hidden by [`Options::hidden`] | root |
 //! | the worker's environment and memory | another user and a private `/proc`; else an undumpable worker | nothing |
-//! | no network | an empty network namespace | root |
+//! | no network | an empty network namespace | root, or a system that allows user namespaces |
 //! | memory, processors, processes | cgroup version 2 or 1; else limits of each process | a writable cgroup |
 //!
 //! Jobs are started by the launcher, a small program that the library carries inside (`launcher/main.rs` in this
@@ -16,6 +16,10 @@
 
 #[cfg(unix)]
 mod command;
+#[cfg(unix)]
+mod executor;
+#[cfg(launcher)]
+mod launched;
 #[cfg(launcher)]
 mod launcher;
 mod options;
@@ -26,13 +30,12 @@ mod plain;
 mod protocol;
 #[cfg(unix)]
 mod run;
+#[cfg(all(unix, not(launcher)))]
+mod unlaunched;
 #[cfg(not(unix))]
 mod unsupported;
 #[cfg(unix)]
 mod user;
-
-#[cfg(unix)]
-mod executor;
 
 #[cfg(unix)]
 pub use executor::ProcessExecutor;

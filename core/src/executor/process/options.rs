@@ -49,6 +49,7 @@ pub enum Users {
 }
 
 impl Users {
+    #[cfg(unix)]
     pub(super) const AUTO: Range<u32> = 60_706..61_184;
 }
 
@@ -63,8 +64,9 @@ pub enum Containment {
     User,
     /// A supervising process that adopts whatever the job orphans, and hunts it down.
     Supervisor,
-    /// A process group, without the launcher. A process that starts its own session gets away, and no limit is
-    /// enforced: for systems that have nothing else.
+    /// A process group, without the launcher. A process that starts its own session gets away, no limit is enforced,
+    /// descriptors that the embedding program left inheritable are inherited, and giving jobs their own users makes
+    /// starting them slow in a large process: for systems that have nothing else.
     ProcessGroup,
 }
 

@@ -39,7 +39,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The id cannot be another's: the child is reaped by tokio only after this.
+        // Once the child is reaped, its number could be a new group's if nobody is left in the old one; for that,
+        // every number would have to be used up since the wait a moment ago.
         self.signal(Signal::SIGKILL);
     }
 }

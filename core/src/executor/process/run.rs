@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use nix::fcntl::OFlag;
 use tokio::net::unix::pipe;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -70,8 +69,8 @@ pub(super) struct Pipe {
 
 impl Pipe {
     pub(super) fn open() -> io::Result<Self> {
-        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        Ok(Self { reader: pipe::Receiver::from_owned_fd(reader)?, writer })
+        let (reader, writer) = io::pipe()?;
+        Ok(Self { reader: pipe::Receiver::from_owned_fd(reader.into())?, writer: writer.into() })
     }
 }
 
