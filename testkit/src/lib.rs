@@ -1,7 +1,9 @@
 //! Conformance suites for Command Executor's traits, and fault injection: what holds one backend to its contract holds
 //! every backend to it.
 
-pub mod cluster;
 #[cfg(unix)]
+
+pub mod cluster;
 pub mod executor;
+pub mod service;
 pub mod store;

@@ -30,7 +30,7 @@ impl Machine {
         Hardware {
             hostname: System::host_name().unwrap_or_else(|_| "unknown".to_owned()),
             cpu_count: u32::try_from(cpus).unwrap_or(u32::MAX),
-            memory_mb: self.0.as_ref().map_or(0, |system| system.total_memory() / (1024 * 1024)),
+            memory_mb: self.0.as_ref().map_or(1, |system| (system.total_memory() / (1024 * 1024)).max(1)),
         }
     }
 

@@ -95,7 +95,7 @@ impl Gate {
         self.0.send_modify(|(_, open)| *open = true);
     }
 
-    async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.0.send_modify(|(arrived, _)| *arrived += 1);
         let _ = self.0.subscribe().wait_for(|(_, open)| *open).await;
     }
