@@ -1,9 +1,8 @@
 //! Conformance suites for Command Executor's traits, and fault injection: what holds one backend to its contract holds
 //! every backend to it.
 
-#[cfg(unix)]
-
 pub mod cluster;
+#[cfg(unix)]
 pub mod executor;
 pub mod service;
 pub mod store;
