@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::Status;
 use cmdexec_core::store::Beat;
+use serde::Deserialize;
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
@@ -73,6 +74,24 @@ pub(super) struct RecordFact {
     pub(super) expires: Option<i64>,
 }
 
+/// A job's columns, and its output's, as they come in one array.
+#[derive(Deserialize)]
+struct JobRow(
+    usize,
+    i64,
+    u64,
+    i64,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+);
+
 impl Facts {
     /// Reads what the group needs. `check_ids`: also whether ids that are to be inserted exist, which hardly ever
     /// happens, so that the insertion is tried first.
@@ -130,32 +149,27 @@ impl Facts {
         Ok(facts)
     }
 
+    /// One row with everything in it: a row of its own for each job would cost several times as much on its way
+    /// through the driver's threads.
     async fn read_jobs(&mut self, conn: &mut SqliteConnection, ids: &HashSet<JobId>) -> Result<(), Error> {
-        const QUERY: &str = "SELECT j.id, j.seq, j.version, j.status, j.class, j.due, j.floor, j.hard_end, j.worker,
-                o.attempt, o.bytes, o.dropped, o.seen
+        const QUERY: &str = "SELECT json_group_array(json_array(asked.key, j.seq, j.version, j.status, j.class, j.due,
+                j.floor, j.hard_end, j.worker, o.attempt, o.bytes, o.dropped, o.seen))
             FROM json_each(?1) asked CROSS JOIN jobs j ON j.id = unhex(asked.value)
             LEFT JOIN outputs o ON o.job = j.seq";
-        for row in sqlx::query(QUERY).bind(column::hex_ids(ids)).fetch_all(conn).await? {
-            let seq = row.try_get(1)?;
-            let fact = JobFact {
-                seq,
-                version: column::unsigned(row.try_get(2)?)?,
-                status: column::status(row.try_get(3)?)?,
-                class: row.try_get(4)?,
-                deadlines: Deadlines { due: row.try_get(5)?, floor: row.try_get(6)?, hard_end: row.try_get(7)? },
-                worker: row.try_get(8)?,
-            };
-            if let Some(attempt) = row.try_get(9)? {
-                let output = OutputFact {
-                    attempt,
-                    bytes: row.try_get(10)?,
-                    dropped: row.try_get(11)?,
-                    seen: row.try_get(12)?,
-                    there: BTreeMap::new(),
-                };
-                self.outputs.insert(seq, output);
+        let ids: Vec<JobId> = ids.iter().copied().collect();
+        let row = sqlx::query(QUERY).bind(column::hex_ids(&ids)).fetch_one(conn).await?;
+        let found: Vec<JobRow> = column::json("jobs", row.try_get(0)?)?;
+        self.jobs.reserve(found.len());
+        for JobRow(place, seq, version, status, class, due, floor, hard_end, worker, attempt, bytes, dropped, seen) in
+            found
+        {
+            let Some(id) = ids.get(place) else { continue };
+            if let (Some(attempt), Some(bytes), Some(dropped), Some(seen)) = (attempt, bytes, dropped, seen) {
+                self.outputs.insert(seq, OutputFact { attempt, bytes, dropped, seen, there: BTreeMap::new() });
             }
-            self.jobs.insert(column::job_id(row.try_get(0)?)?, fact);
+            let status = column::status(status)?;
+            let deadlines = Deadlines { due, floor, hard_end };
+            self.jobs.insert(*id, JobFact { seq, version, status, class, deadlines, worker });
         }
         Ok(())
     }

@@ -36,12 +36,13 @@ pub(super) enum Part {
 }
 
 /// Each part's statements. The parameter's number is the part's place, plus two. Written `$2`, not `?2`: SQLite counts
-/// the unused numbers below a `?2` as parameters too, which sqlx then fills from the wrong arguments.
+/// the unused numbers below a `?2` as parameters too, which sqlx then fills from the wrong arguments. `jsonb_each`, because
+/// `json_each` would write each inner array out as text, to be parsed once more.
 const STATEMENTS: [(Part, &str); 16] = [
     (
         Part::NewClasses,
         "INSERT INTO classes (class, key, queued)
-            SELECT value->>0, CAST(substr($1, value->>1, value->>2) AS TEXT), 0 FROM json_each($2);",
+            SELECT value->>0, CAST(substr($1, value->>1, value->>2) AS TEXT), 0 FROM jsonb_each($2);",
     ),
     (
         Part::Insert,
@@ -49,74 +50,74 @@ const STATEMENTS: [(Part, &str); 16] = [
             SELECT value->>0, substr($1, value->>1, 16), 0, value->>2, value->>3, value->>4, value->>5, value->>6,
                 value->>7, value->>8, value->>9, CAST(substr($1, value->>10, value->>11) AS TEXT),
                 CAST(substr($1, value->>12, value->>13) AS TEXT), CAST(substr($1, value->>14, value->>15) AS TEXT)
-            FROM json_each($3);
+            FROM jsonb_each($3);
         INSERT INTO specs (seq, spec)
-            SELECT value->>0, CAST(substr($1, value->>16, value->>17) AS TEXT) FROM json_each($3);",
+            SELECT value->>0, CAST(substr($1, value->>16, value->>17) AS TEXT) FROM jsonb_each($3);",
     ),
     (
         Part::Update,
         "UPDATE jobs SET version = value->>1, status = value->>2, due = value->>3, floor = value->>4,
                 hard_end = value->>5, ended = value->>6, life = CAST(substr($1, value->>7, value->>8) AS TEXT)
-            FROM json_each($4) WHERE seq = value->>0;",
+            FROM jsonb_each($4) WHERE seq = value->>0;",
     ),
     (
         Part::Assign,
         "UPDATE jobs SET version = value->>1, status = value->>2, due = value->>3, floor = value->>4,
                 hard_end = value->>5, ended = value->>6, life = CAST(substr($1, value->>7, value->>8) AS TEXT),
                 worker = CAST(substr($1, value->>9, value->>10) AS TEXT)
-            FROM json_each($5) WHERE seq = value->>0;",
+            FROM jsonb_each($5) WHERE seq = value->>0;",
     ),
-    (Part::Counts, "UPDATE counts SET jobs = jobs + (value->>1) FROM json_each($6) WHERE status = value->>0;"),
-    (Part::Queued, "UPDATE classes SET queued = queued + (value->>1) FROM json_each($7) WHERE class = value->>0;"),
+    (Part::Counts, "UPDATE counts SET jobs = jobs + (value->>1) FROM jsonb_each($6) WHERE status = value->>0;"),
+    (Part::Queued, "UPDATE classes SET queued = queued + (value->>1) FROM jsonb_each($7) WHERE class = value->>0;"),
     (
         Part::Keys,
         "INSERT OR REPLACE INTO keys (owner, key, fingerprint, ids, expires)
             SELECT CAST(substr($1, value->>0, value->>1) AS TEXT), substr($1, value->>2, value->>3),
-                substr($1, value->>4, 32), substr($1, value->>5, value->>6), value->>7 FROM json_each($8);",
+                substr($1, value->>4, 32), substr($1, value->>5, value->>6), value->>7 FROM jsonb_each($8);",
     ),
-    (Part::ClearOutput, "DELETE FROM chunks WHERE job IN (SELECT value->>0 FROM json_each($9));"),
+    (Part::ClearOutput, "DELETE FROM chunks WHERE job IN (SELECT value->>0 FROM jsonb_each($9));"),
     (
         Part::Trim,
-        "DELETE FROM chunks WHERE (job, n) IN (SELECT value->>0, value->>1 FROM json_each($10));",
+        "DELETE FROM chunks WHERE (job, n) IN (SELECT value->>0, value->>1 FROM jsonb_each($10));",
     ),
     (
         Part::Outputs,
         "INSERT OR REPLACE INTO outputs (job, attempt, bytes, dropped, seen)
-            SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each($11);",
+            SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM jsonb_each($11);",
     ),
     (
         Part::Chunks,
         "INSERT INTO chunks (job, n, stream, bytes)
-            SELECT value->>0, value->>1, value->>2, substr($1, value->>3, value->>4) FROM json_each($12);",
+            SELECT value->>0, value->>1, value->>2, substr($1, value->>3, value->>4) FROM jsonb_each($12);",
     ),
     (
         Part::Workers,
         "INSERT INTO workers (id, info, registered, removed)
             SELECT CAST(substr($1, value->>0, value->>1) AS TEXT), substr($1, value->>2, value->>3), value->>4, 0
-            FROM json_each($13) WHERE true
+            FROM jsonb_each($13) WHERE true
             ON CONFLICT (id) DO UPDATE SET info = excluded.info;",
     ),
     (
         Part::RemoveWorkers,
         "UPDATE workers SET removed = 1
-            WHERE id IN (SELECT CAST(substr($1, value->>0, value->>1) AS TEXT) FROM json_each($14));",
+            WHERE id IN (SELECT CAST(substr($1, value->>0, value->>1) AS TEXT) FROM jsonb_each($14));",
     ),
     (
         Part::Sessions,
         "INSERT OR REPLACE INTO sessions (id, renewed, beat)
             SELECT CAST(substr($1, value->>0, value->>1) AS TEXT), value->>2,
-                CAST(substr($1, value->>3, value->>4) AS TEXT) FROM json_each($15);",
+                CAST(substr($1, value->>3, value->>4) AS TEXT) FROM jsonb_each($15);",
     ),
     (
         Part::PutRecords,
         "INSERT OR REPLACE INTO records (kind, key, value, version, expires)
             SELECT substr($1, value->>0, value->>1), substr($1, value->>2, value->>3),
-                substr($1, value->>4, value->>5), value->>6, value->>7 FROM json_each($16);",
+                substr($1, value->>4, value->>5), value->>6, value->>7 FROM jsonb_each($16);",
     ),
     (
         Part::RemoveRecords,
         "DELETE FROM records WHERE (kind, key) IN
-            (SELECT substr($1, value->>0, value->>1), substr($1, value->>2, value->>3) FROM json_each($17));",
+            (SELECT substr($1, value->>0, value->>1), substr($1, value->>2, value->>3) FROM jsonb_each($17));",
     ),
 ];
 
@@ -231,7 +232,7 @@ mod tests {
     fn every_part_has_its_statement_and_parameter() {
         for (place, (part, statement)) in STATEMENTS.iter().enumerate() {
             assert_eq!(*part as usize, place);
-            assert!(statement.contains(&format!("json_each(${})", place + 2)), "{part:?}");
+            assert!(statement.contains(&format!("jsonb_each(${})", place + 2)), "{part:?}");
             assert!(statement.trim_end().ends_with(';'), "{part:?}");
         }
     }
