@@ -32,11 +32,18 @@ pub struct Options {
     readers: u32,
     writer_cache_kib: u32,
     reader_cache_kib: u32,
+    max_mib: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), readers: 2, writer_cache_kib: 16 * 1024, reader_cache_kib: 4 * 1024 }
+        Self {
+            clock: Arc::new(SystemClock),
+            readers: 2,
+            writer_cache_kib: 16 * 1024,
+            reader_cache_kib: 4 * 1024,
+            max_mib: None,
+        }
     }
 }
 
@@ -63,6 +70,14 @@ impl Options {
         self
     }
 
+    /// How many MiB the database may grow to; writes that need more are `Unavailable`, as on a full disk. Not limited
+    /// by default.
+    #[must_use]
+    pub fn max_mib(mut self, most: u32) -> Self {
+        self.max_mib = Some(most);
+        self
+    }
+
     /// Opens the database in this file, makes it if it is missing, and brings an older one up to date.
     ///
     /// Must be called within a tokio runtime, which then runs the store's writer. The file is made with mode 0600, and
@@ -79,7 +94,11 @@ impl Options {
     async fn try_open(self, path: &Path) -> Result<SqliteStore, Error> {
         let claim = file::claim(path)?;
         identify(&claim.path).await?;
-        let options = Self::connection(&claim.path, self.writer_cache_kib);
+        let mut options = Self::connection(&claim.path, self.writer_cache_kib);
+        if let Some(most) = self.max_mib {
+            // In pages of SQLite's default size.
+            options = options.pragma("max_page_count", (u64::from(most) * 256).to_string());
+        }
         let mut writer = connect(&options).await?;
         migrate(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
