@@ -184,7 +184,7 @@ impl Owner {
 
 /// The fencing token of one attempt: 128 random bits. Every message about the attempt carries it,
 /// and a wrong or old one changes nothing. A secret between the coordinator and the worker.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseToken(u128);
 
 impl LeaseToken {

@@ -1,13 +1,14 @@
 //! Time as an argument: instants that are stored, and the clock that loops are given.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 /// An instant in UTC, in whole milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,24 +108,44 @@ impl Clock for SystemClock {
 }
 
 /// A clock that stands still until it is told to go on. Clones are the same clock.
+///
+/// Sleeps end in the order of their ends, and those with the same end in the order in which they began, so that what runs
+/// under this clock in one thread runs the same way each time.
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     start: Timestamp,
-    elapsed: Arc<watch::Sender<Duration>>,
-    /// Serialises `advance`, so that two calls add up.
-    advancing: Arc<Mutex<()>>,
+    state: Arc<Mutex<Elapsed>>,
+}
+
+#[derive(Debug, Default)]
+struct Elapsed {
+    elapsed: Duration,
+    /// Who sleeps, by when it ends and a number of its own.
+    sleepers: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
+    next: u64,
 }
 
 impl ManualClock {
     /// A clock that stands at `start`.
     pub fn at(start: Timestamp) -> Self {
-        Self { start, elapsed: Arc::new(watch::Sender::new(Duration::ZERO)), advancing: Arc::default() }
+        Self { start, state: Arc::default() }
     }
 
     /// Moves the clock forward and wakes every sleep that is over. Does not wait for what they do.
     pub fn advance(&self, by: Duration) {
-        let _one_at_a_time = self.advancing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.elapsed.send_modify(|elapsed| *elapsed += by);
+        let mut state = self.state();
+        state.elapsed += by;
+        // Those that end later than now; what is left are those that are over, in order.
+        let later = (state.elapsed, u64::MAX);
+        let later = state.sleepers.split_off(&later);
+        for over in std::mem::replace(&mut state.sleepers, later).into_values() {
+            // A sleeper that was dropped needs no waking.
+            let _ = over.send(());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Elapsed> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,22 +158,42 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        self.start.after(*self.elapsed.borrow())
+        self.start.after(self.state().elapsed)
     }
 
     fn uptime(&self) -> Duration {
-        *self.elapsed.borrow()
+        self.state().elapsed
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
-        let mut elapsed = self.elapsed.subscribe();
-        let until = *elapsed.borrow() + duration;
-        let keep_alive = Arc::clone(&self.elapsed);
+        let mut state = self.state();
+        let key = (state.elapsed.saturating_add(duration), state.next);
+        state.next += 1;
+        let (over, ended) = oneshot::channel();
+        if duration.is_zero() {
+            // Nobody waits for it yet.
+            let _ = over.send(());
+        } else {
+            state.sleepers.insert(key, over);
+        }
+        let asleep = Asleep { clock: self.clone(), key };
         Box::pin(async move {
-            // The sender lives in `keep_alive`, so waiting cannot fail.
-            let _ = elapsed.wait_for(|elapsed| *elapsed >= until).await;
-            drop(keep_alive);
+            let _asleep = asleep;
+            // It is sent, or the clock keeps the sender.
+            let _ = ended.await;
         })
+    }
+}
+
+/// Takes a sleeper off the clock when it is dropped.
+struct Asleep {
+    clock: ManualClock,
+    key: (Duration, u64),
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        self.clock.state().sleepers.remove(&self.key);
     }
 }
 

@@ -11,8 +11,8 @@ use cmdexec_core::executor::{Capabilities, Kind, Stream};
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{
-    FinalOutput, FinishedAttempt, Heartbeat, JobServiceExt, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
-    OutputPieces, OutputQuery, Registration, Usage, WorkerService, WorkerStatus,
+    FinishedAttempt, Heartbeat, JobServiceExt, LeaseRequest, LeasedJob, OutputBatch, OutputEvent, OutputPieces,
+    OutputQuery, Registration, Usage, WorkerService, WorkerStatus,
 };
 use cmdexec_core::store::{Chunk, Listed, MemoryStore};
 use cmdexec_core::time::ManualClock;
@@ -63,13 +63,7 @@ impl Rig {
     }
 
     async fn finish(&self, leased: &LeasedJob, outcome: Outcome) -> Result<(), Error> {
-        let report = FinishedAttempt {
-            job: leased.job,
-            token: Some(leased.token),
-            outcome,
-            duration: Some(Duration::from_millis(5)),
-            output: FinalOutput::None,
-        };
+        let report = FinishedAttempt::new(leased, outcome);
         self.service.finish(&self.worker, vec![report]).await.unwrap().remove(0)
     }
 }

@@ -11,8 +11,8 @@ use cmdexec_core::executor::{Capabilities, Kind, Stream};
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{
-    FinalOutput, FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch,
-    OutputEvent, OutputPieces, OutputQuery, Registration, Submission, Usage, WorkerService, WorkerStatus,
+    FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
+    OutputPieces, OutputQuery, Registration, Submission, Usage, WorkerService, WorkerStatus,
 };
 use cmdexec_core::store::{Chunk, Listed, MemoryStore};
 use cmdexec_core::time::ManualClock;
@@ -108,13 +108,7 @@ impl Peer {
     }
 
     async fn finish(&self, leased: &LeasedJob, outcome: Outcome) -> Result<(), Error> {
-        let report = FinishedAttempt {
-            job: leased.job,
-            token: Some(leased.token),
-            outcome,
-            duration: None,
-            output: FinalOutput::None,
-        };
+        let report = FinishedAttempt::new(leased, outcome);
         self.service.finish(&self.id, vec![report]).await?.remove(0)
     }
 

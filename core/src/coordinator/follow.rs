@@ -80,6 +80,7 @@ impl Follower {
                 return Ok(Some(OutputEvent::End { status }));
             }
             tokio::select! {
+                biased;
                 () = self.closed.cancelled() => {
                     self.is_over = true;
                     return Err(Error::Unavailable { retry_after: LOOK });
@@ -173,6 +174,7 @@ impl Watcher {
                 return Ok(Some(update));
             }
             tokio::select! {
+                biased;
                 () = self.closed.cancelled() => {
                     self.is_over = true;
                     return Err(Error::Unavailable { retry_after: LOOK });
@@ -192,6 +194,7 @@ pub(super) fn watch_all(shared: &Shared, owner: Option<Owner>) -> UpdateStream {
         let mut news = news?;
         loop {
             let told = tokio::select! {
+                biased;
                 () = closed.cancelled() => Err(broadcast::error::RecvError::Closed),
                 told = news.recv() => told,
             };

@@ -45,24 +45,6 @@ pub use builder::{BuildError, Builder, Options};
 /// [`Options`]. Any number of coordinators may share a store that can be shared; what one holds in memory is only there
 /// to be fast.
 ///
-/// ```
-/// use cmdexec_core::coordinator::Coordinator;
-/// use cmdexec_core::executor::FunctionExecutor;
-/// use cmdexec_core::id::WorkerId;
-/// use cmdexec_core::job::{JobSpec, Outcome, Status};
-/// use cmdexec_core::service::JobServiceExt;
-/// use cmdexec_core::store::MemoryStore;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let coordinator = Coordinator::builder(MemoryStore::new()).build().await?;
-/// let job = coordinator.jobs().submit(JobSpec::shell("echo hello")).await?;
-/// assert_eq!(job.status, Some(Status::Queued));
-/// coordinator.shutdown(std::time::Duration::from_secs(5)).await;
-/// # Ok(())
-/// # }
-/// ```
-///
 /// Dropping it stops its tasks where they are; nothing acknowledged is lost by that. [`Coordinator::shutdown`] is the
 /// orderly way.
 pub struct Coordinator {
@@ -143,6 +125,7 @@ impl Coordinator {
             self.shared.store.close().await;
         };
         tokio::select! {
+            biased;
             () = orderly => true,
             () = self.shared.clock.sleep(deadline) => false,
         }

@@ -34,6 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             purge(&shared).await;
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = shared.clock.sleep(due_in.min(INTERVAL)) => {}
             // Something is due sooner than was thought.

@@ -1,7 +1,7 @@
 //! First come, first served: strictly within a class, the oldest head first across classes; to the least loaded worker.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::iter::Peekable;
 
 use super::{Idle, Load, Placement, Scheduler, View};
@@ -25,7 +25,7 @@ impl Scheduler for FifoScheduler {
             .enumerate()
             .filter_map(|(i, queue)| queue.places.next().map(|place| Reverse((place, i))))
             .collect();
-        let mut plan = Plan { view, given: HashMap::new(), by_load: BTreeSet::new(), placements: HashMap::new() };
+        let mut plan = Plan { view, given: HashMap::new(), by_load: BTreeSet::new(), placements: BTreeMap::new() };
         while let Some(Reverse((_, i))) = heads.pop() {
             let Some(queue) = queues.get_mut(i) else { continue };
             // A class that fits nowhere now will not fit later in this plan: what is free only gets less.
@@ -57,7 +57,7 @@ struct Plan<'v> {
     given: HashMap<&'v WorkerId, Idle>,
     /// The same workers, least loaded first.
     by_load: BTreeSet<(Load, &'v WorkerId)>,
-    placements: HashMap<(usize, &'v WorkerId), usize>,
+    placements: BTreeMap<(usize, &'v WorkerId), usize>,
 }
 
 impl<'v> Plan<'v> {
@@ -102,7 +102,6 @@ impl<'v> Plan<'v> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use proptest::prelude::*;

@@ -120,6 +120,24 @@ pub struct Registration {
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Registration {
+    /// A worker that offers this many processors and this much memory (in MiB), asks for as many jobs as it likes, and
+    /// runs every kind of job.
+    pub fn new(hostname: impl Into<String>, cpu_count: u32, total_memory_mb: u64) -> Self {
+        Self {
+            worker: None,
+            hostname: hostname.into(),
+            cpu_count,
+            total_memory_mb,
+            executors: None,
+            slots: None,
+            labels: BTreeSet::new(),
+            version: None,
+            metadata: serde_json::Map::new(),
+        }
+    }
+}
+
 /// What a worker is told when it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
@@ -231,6 +249,13 @@ pub struct FinishedAttempt {
     pub duration: Option<Duration>,
     /// Output that comes with the report. Kept before the report is.
     pub output: FinalOutput,
+}
+
+impl FinishedAttempt {
+    /// The end of the attempt that `leased` began, without output.
+    pub fn new(leased: &LeasedJob, outcome: Outcome) -> Self {
+        Self { job: leased.job, token: Some(leased.token), outcome, duration: None, output: FinalOutput::None }
+    }
 }
 
 /// Output that comes with a report.

@@ -1,6 +1,6 @@
 //! The attempts that the worker holds: each from the moment it has the lease until its report is acknowledged.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 struct Table {
-    attempts: HashMap<LeaseToken, Arc<Attempt>>,
+    attempts: BTreeMap<LeaseToken, Arc<Attempt>>,
     room: Room,
     /// Beyond this many attempts nothing more is asked for: their reports do not get through.
     most: usize,
@@ -61,7 +61,7 @@ impl Held {
     pub(super) fn new(room: Room) -> Self {
         // Slots free up before their reports are acknowledged, so there may be more attempts than slots.
         let most = room.free_slots() * 4 + 64;
-        let table = Table { attempts: HashMap::new(), room, most, closed: false };
+        let table = Table { attempts: BTreeMap::new(), room, most, closed: false };
         Self { table: Mutex::new(table), changed: watch::Sender::new(()) }
     }
 

@@ -1,6 +1,6 @@
 //! Those who ask for jobs, in the order they came.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ pub(super) struct Ask {
 /// Those who ask, by worker and in the order they came.
 #[derive(Default)]
 pub(super) struct Waiters {
-    by_worker: HashMap<WorkerId, VecDeque<Ask>>,
+    by_worker: BTreeMap<WorkerId, VecDeque<Ask>>,
     by_ticket: HashMap<u64, WorkerId>,
 }
 
