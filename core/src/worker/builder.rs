@@ -171,7 +171,7 @@ impl Builder {
             return Err(StartError::Options(problems));
         }
         let mut random: StdRng = self.seed.map_or_else(make_rng, StdRng::seed_from_u64);
-        let work_dir = WorkDir::take(self.options.work_dir.as_deref(), &mut random)?;
+        let work_dir = WorkDir::take(self.options.work_dir.as_deref())?;
         for executor in &self.executors {
             executor.recover().await?;
         }

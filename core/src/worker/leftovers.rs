@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rand::Rng;
+use uuid::Uuid;
 
 use super::builder::StartError;
 use super::directory::{make_private, remove_tree};
@@ -21,11 +21,11 @@ pub(super) struct WorkDir {
 
 impl WorkDir {
     /// Takes the directory and clears it; or makes one that is removed in the end.
-    pub(super) fn take(path: Option<&Path>, random: &mut impl Rng) -> Result<Self, StartError> {
+    pub(super) fn take(path: Option<&Path>) -> Result<Self, StartError> {
         let (path, temporary) = match path {
             Some(path) => (path.to_owned(), false),
-            // Nobody can have made it before us: `make_private` refuses what is there.
-            None => (std::env::temp_dir().join(format!("cmdexec-worker-{:016x}", random.next_u64())), true),
+            // Not from the seed: two workers of one seed are two workers. Nobody can have made it before us: `make_private` refuses what is there.
+            None => (std::env::temp_dir().join(format!("cmdexec-worker-{}", Uuid::new_v4().simple())), true),
         };
         let failed = |error: io::Error| StartError::WorkDir { path: path.clone(), error };
         if temporary {
@@ -97,9 +97,6 @@ impl Drop for WorkDir {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
     use super::*;
 
     #[test]
@@ -109,7 +106,7 @@ mod tests {
         fs::create_dir_all(work.join("attempts/left/deep")).unwrap();
         fs::write(work.join("attempts/left.zip"), "x").unwrap();
         fs::write(work.join("id"), "kept").unwrap();
-        let taken = WorkDir::take(Some(&work), &mut StdRng::seed_from_u64(1)).unwrap();
+        let taken = WorkDir::take(Some(&work)).unwrap();
         assert_eq!(fs::read_dir(taken.attempts()).unwrap().count(), 0);
         assert!(work.join("id").exists());
         drop(taken);
@@ -119,16 +116,15 @@ mod tests {
     #[test]
     fn one_worker_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let mut random = StdRng::seed_from_u64(1);
-        let first = WorkDir::take(Some(dir.path()), &mut random).unwrap();
-        assert!(matches!(WorkDir::take(Some(dir.path()), &mut random), Err(StartError::InUse { .. })));
+        let first = WorkDir::take(Some(dir.path())).unwrap();
+        assert!(matches!(WorkDir::take(Some(dir.path())), Err(StartError::InUse { .. })));
         drop(first);
-        WorkDir::take(Some(dir.path()), &mut random).unwrap();
+        WorkDir::take(Some(dir.path())).unwrap();
     }
 
     #[test]
     fn a_temporary_one_is_removed_in_the_end() {
-        let taken = WorkDir::take(None, &mut rand::make_rng::<StdRng>()).unwrap();
+        let taken = WorkDir::take(None).unwrap();
         let path = taken.path.clone();
         assert!(path.join("attempts").is_dir());
         drop(taken);

@@ -87,9 +87,14 @@ impl Shared {
             }
             Error::Forbidden(why) => {
                 if !self.removed.swap(true, Ordering::SeqCst) {
-                    tracing::error!(worker = %self.id, why, "the coordinator refuses this worker");
+                    tracing::error!(worker = %self.id, why, "the coordinator refuses this worker; it ends");
                 }
-                self.nudge.notify_one();
+                // What it holds it is told to drop, or may still report.
+                self.phase.send_if_modified(|phase| {
+                    let ends = *phase < Phase::Draining;
+                    *phase = (*phase).max(Phase::Draining);
+                    ends
+                });
             }
             error => tracing::debug!(%error, "a call to the coordinator failed"),
         }

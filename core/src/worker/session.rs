@@ -196,7 +196,8 @@ fn settle(shared: &Shared, session: &mut Session, answer: Answer) -> Duration {
         Answer::Registered(Err(error), _) | Answer::Beaten(Err(error), ..) => error,
     };
     if matches!(error, Error::Forbidden(_)) {
-        end_removed(shared);
+        // Neither a session nor a new one: nothing that we hold is ours any more.
+        shared.held.interrupt_all(Why::Lost);
     }
     let was_known = !shared.unknown.load(Ordering::SeqCst);
     shared.failed(&error);
@@ -205,17 +206,6 @@ fn settle(shared: &Shared, session: &mut Session, answer: Answer) -> Duration {
     }
     tracing::warn!(%error, "the coordinator does not answer; jobs go on");
     shared.next_wait(&mut session.backoff, error.retry_after())
-}
-
-/// Neither a session nor a new one: nothing that we hold is ours any more.
-fn end_removed(shared: &Shared) {
-    shared.held.interrupt_all(Why::Lost);
-    // The worker has nothing left to do; it ends as one that drains.
-    shared.phase.send_if_modified(|phase| {
-        let ends = *phase < Phase::Draining;
-        *phase = (*phase).max(Phase::Draining);
-        ends
-    });
 }
 
 /// Stops exclusive jobs whose lease would else be over while they run. How soon to look again; `None`: there are none.
