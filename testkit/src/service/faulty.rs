@@ -29,7 +29,7 @@ pub enum WorkerCall {
 /// Hands every call to the service behind it, but for those that a [`Fault`] was injected for. Clones share their faults.
 #[derive(Debug, Clone)]
 pub struct FaultyWorkerService {
-    inner: Arc<dyn WorkerService>,
+    inner: Arc<Mutex<Arc<dyn WorkerService>>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -44,7 +44,7 @@ struct State {
 impl FaultyWorkerService {
     /// A service without faults so far.
     pub fn new(inner: Arc<dyn WorkerService>) -> Self {
-        Self { inner, state: Arc::default() }
+        Self { inner: Arc::new(Mutex::new(inner)), state: Arc::default() }
     }
 
     /// Makes the next call of this method that no earlier fault is meant for go wrong.
@@ -55,6 +55,15 @@ impl FaultyWorkerService {
     /// True: every call is refused until it is set to false again, as if the coordinator were out of reach.
     pub fn set_down(&self, down: bool) {
         self.state().down = down;
+    }
+
+    /// Puts another service behind it, as if the coordinator's address led somewhere else.
+    pub fn replace(&self, inner: Arc<dyn WorkerService>) {
+        *self.inner.lock().unwrap_or_else(PoisonError::into_inner) = inner;
+    }
+
+    fn inner(&self) -> Arc<dyn WorkerService> {
+        Arc::clone(&self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How often a method was called so far, refused calls included.
@@ -105,15 +114,15 @@ impl FaultyWorkerService {
 #[async_trait]
 impl WorkerService for FaultyWorkerService {
     async fn register(&self, registration: Registration) -> Result<Registered, Error> {
-        self.through(WorkerCall::Register, self.inner.register(registration)).await
+        self.through(WorkerCall::Register, self.inner().register(registration)).await
     }
 
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        self.through(WorkerCall::Heartbeat, self.inner.heartbeat(worker, beat)).await
+        self.through(WorkerCall::Heartbeat, self.inner().heartbeat(worker, beat)).await
     }
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
-        self.through(WorkerCall::Lease, self.inner.lease(worker, request)).await
+        self.through(WorkerCall::Lease, self.inner().lease(worker, request)).await
     }
 
     async fn append_output(
@@ -121,15 +130,15 @@ impl WorkerService for FaultyWorkerService {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        self.through(WorkerCall::AppendOutput, self.inner.append_output(worker, batches)).await
+        self.through(WorkerCall::AppendOutput, self.inner().append_output(worker, batches)).await
     }
 
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
         self.state().finished.push(attempts.len());
-        self.through(WorkerCall::Finish, self.inner.finish(worker, attempts)).await
+        self.through(WorkerCall::Finish, self.inner().finish(worker, attempts)).await
     }
 
     async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        self.through(WorkerCall::Input, self.inner.input(worker, job, token)).await
+        self.through(WorkerCall::Input, self.inner().input(worker, job, token)).await
     }
 }
