@@ -23,7 +23,9 @@ pub struct Offer {
     pub cpu_millis: u32,
     /// Memory in MiB.
     pub memory_mb: u64,
-    /// How many jobs at once; `None`: asking is capacity.
+    /// How many jobs at once, for measuring its load; `None` if it did not say. It bounds nothing: asking is capacity. What a
+    /// worker holds by the store includes what it has reported and not been answered for, and leases that never
+    /// reached it; it knows better how many slots are free.
     pub slots: Option<u32>,
 }
 
@@ -84,8 +86,6 @@ pub enum Obstacle {
     ProcessorsTaken,
     /// Its memory is reserved by what it runs.
     MemoryTaken,
-    /// All its slots are taken.
-    SlotsTaken,
     /// It does not ask for work.
     NotAsking,
 }
@@ -101,7 +101,6 @@ impl fmt::Display for Obstacle {
             Self::TooLittleMemory => f.write_str("it does not have that much memory"),
             Self::ProcessorsTaken => f.write_str("its processors are reserved by what it runs"),
             Self::MemoryTaken => f.write_str("its memory is reserved by what it runs"),
-            Self::SlotsTaken => f.write_str("all its slots are taken"),
             Self::NotAsking => f.write_str("it does not ask for work"),
         }
     }
@@ -179,9 +178,8 @@ impl Known {
     fn idle(&self) -> Idle {
         let processors = (self.offer.cpu_millis / 1_000).max(1) as usize;
         let slots = self.offer.slots.map_or(processors, |slots| slots as usize);
-        let room = self.offer.slots.map_or(usize::MAX, |slots| (slots as usize).saturating_sub(self.held.len()));
         Idle {
-            wants: self.wants.min(room),
+            wants: self.wants,
             holds: self.held.len(),
             slots,
             cpu_millis: self.offer.cpu_millis.saturating_sub(self.cpu_millis),
@@ -226,17 +224,14 @@ impl Workers {
 
     /// Why each known worker can or can't run a job of this class now.
     pub fn explain(&self, class: &Class) -> Vec<(WorkerId, Option<Obstacle>)> {
-        let mut workers: Vec<_> =
-            self.known
-                .iter()
-                .map(|(id, known)| {
-                    let full = known.offer.slots.is_some_and(|slots| known.held.len() >= slots as usize);
-                    let obstacle = known.offer.obstacle(class.demand()).or_else(|| {
-                        if full { Some(Obstacle::SlotsTaken) } else { known.idle().obstacle(class.demand()) }
-                    });
-                    (id.clone(), obstacle)
-                })
-                .collect();
+        let mut workers: Vec<_> = self
+            .known
+            .iter()
+            .map(|(id, known)| {
+                let ever = known.offer.obstacle(class.demand());
+                (id.clone(), ever.or_else(|| known.idle().obstacle(class.demand())))
+            })
+            .collect();
         workers.sort_by(|a, b| a.0.cmp(&b.0));
         workers
     }
