@@ -1,4 +1,7 @@
 //! The questions of the coordinator: what is ready, what is due, whose lease is over, and how much there is.
+//!
+//! Each names its index, because left to itself SQLite takes the one by status for some of them, and then looks at
+//! every job in it. A statement whose index does not fit fails at once, so that the suite notices.
 
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use crate::writer::rank;
 pub(crate) async fn classes(pool: &SqlitePool, decoder: &Decoder) -> Result<Vec<Queue>, Error> {
     const QUERY: &str = "SELECT c.key, c.queued, j.rank, j.id
         FROM classes c CROSS JOIN jobs j ON j.seq =
-            (SELECT seq FROM jobs WHERE status = 1 AND class = c.class ORDER BY rank, id LIMIT 1)
+            (SELECT seq FROM jobs INDEXED BY jobs_ready WHERE status = 1 AND class = c.class ORDER BY rank, id LIMIT 1)
         WHERE c.queued > 0";
     let rows = sqlx::query(QUERY).fetch_all(pool).await?;
     let queue = |row: &sqlx::sqlite::SqliteRow| {
@@ -39,7 +42,7 @@ pub(crate) async fn ready(
     limit: usize,
 ) -> Result<Vec<Job>, Error> {
     const QUERY: &str = select_job!(
-        "jobs j",
+        "jobs j INDEXED BY jobs_ready",
         "WHERE j.status = 1 AND j.class = (SELECT class FROM classes WHERE key = ?) AND (j.rank, j.id) > (?, ?)
         ORDER BY j.rank, j.id LIMIT ?"
     );
@@ -50,13 +53,15 @@ pub(crate) async fn ready(
 }
 
 pub(crate) async fn due(pool: &SqlitePool, decoder: &Decoder, now: Timestamp, limit: usize) -> Result<Vec<Job>, Error> {
-    const QUERY: &str = select_job!("jobs j", "WHERE j.status = 0 AND j.due <= ? ORDER BY j.due, j.id LIMIT ?");
+    const QUERY: &str =
+        select_job!("jobs j INDEXED BY jobs_due", "WHERE j.status = 0 AND j.due <= ? ORDER BY j.due, j.id LIMIT ?");
     let query = sqlx::query(QUERY).bind(now.as_millis()).bind(column::length(limit));
     decoder.jobs(&query.fetch_all(pool).await?)
 }
 
 pub(crate) async fn next_due(pool: &SqlitePool) -> Result<Option<Timestamp>, Error> {
-    const QUERY: &str = "SELECT due FROM jobs WHERE status = 0 AND due IS NOT NULL ORDER BY due LIMIT 1";
+    const QUERY: &str =
+        "SELECT due FROM jobs INDEXED BY jobs_due WHERE status = 0 AND due IS NOT NULL ORDER BY due LIMIT 1";
     let due: Option<i64> = sqlx::query_scalar(QUERY).fetch_optional(pool).await?;
     Ok(due.map(Timestamp::from_millis))
 }
@@ -72,18 +77,18 @@ pub(crate) async fn expired(
     const QUERY: &str = select_job!(
         "(WITH RECURSIVE
             holders (worker) AS (
-                SELECT min(worker) FROM jobs WHERE status IN (2, 3)
+                SELECT min(worker) FROM jobs INDEXED BY jobs_leases WHERE status IN (2, 3)
                 UNION ALL
-                SELECT (SELECT min(worker) FROM jobs WHERE status IN (2, 3) AND worker > holders.worker)
+                SELECT (SELECT min(worker) FROM jobs INDEXED BY jobs_leases WHERE status IN (2, 3) AND worker > holders.worker)
                 FROM holders WHERE worker IS NOT NULL
             ),
             lapsed (worker) AS (
                 SELECT h.worker FROM holders h LEFT JOIN sessions s ON s.id = h.worker
                 WHERE h.worker IS NOT NULL AND (s.renewed IS NULL OR s.renewed <= ?2)
             )
-        SELECT seq FROM jobs WHERE status IN (2, 3) AND hard_end <= ?1
+        SELECT seq FROM jobs INDEXED BY jobs_hard_end WHERE status IN (2, 3) AND hard_end <= ?1
         UNION ALL
-        SELECT l.seq FROM lapsed CROSS JOIN jobs l ON l.worker = lapsed.worker AND l.status IN (2, 3) AND l.floor <= ?1
+        SELECT l.seq FROM lapsed CROSS JOIN jobs l INDEXED BY jobs_leases ON l.worker = lapsed.worker AND l.status IN (2, 3) AND l.floor <= ?1
             WHERE l.hard_end IS NULL OR l.hard_end > ?1
         LIMIT ?3) found CROSS JOIN jobs j ON j.seq = found.seq",
         ""
@@ -94,7 +99,7 @@ pub(crate) async fn expired(
 }
 
 pub(crate) async fn leased(pool: &SqlitePool, decoder: &Decoder, worker: &WorkerId) -> Result<Vec<Job>, Error> {
-    const QUERY: &str = select_job!("jobs j", "WHERE j.worker = ? AND j.status IN (2, 3)");
+    const QUERY: &str = select_job!("jobs j INDEXED BY jobs_leases", "WHERE j.worker = ? AND j.status IN (2, 3)");
     decoder.jobs(&sqlx::query(QUERY).bind(worker.as_str()).fetch_all(pool).await?)
 }
 

@@ -52,11 +52,14 @@ pub(crate) async fn list(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<Record>, Error> {
-    const QUERY: &str = "SELECT key, value, version FROM records
-        WHERE kind = ?1 AND (?2 IS NULL OR key > ?2) AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4";
-    let query = sqlx::query(QUERY)
+    // Two texts, since `? IS NULL OR key > ?` would keep SQLite from going straight to the page.
+    const FIRST: &str = "SELECT key, value, version FROM records
+        WHERE kind = ?1 AND key >= ?2 AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4";
+    const NEXT: &str = "SELECT key, value, version FROM records
+        WHERE kind = ?1 AND key > ?2 AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4";
+    let query = sqlx::query(if after.is_none() { FIRST } else { NEXT })
         .bind(kind.as_bytes())
-        .bind(after.map(str::as_bytes))
+        .bind(after.unwrap_or_default().as_bytes())
         .bind(now.as_millis())
         .bind(column::length(limit));
     query.fetch_all(pool).await?.iter().map(record).collect()

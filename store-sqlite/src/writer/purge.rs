@@ -18,8 +18,7 @@ pub(super) async fn purge(
     keep: Duration,
     limit: usize,
 ) -> Result<usize, Error> {
-    const OVER: &str =
-        "SELECT seq, status FROM jobs WHERE status IN (4, 5, 6) AND ended < ? ORDER BY ended, id LIMIT ?";
+    const OVER: &str = "SELECT seq, status FROM jobs INDEXED BY jobs_ended WHERE status IN (4, 5, 6) AND ended < ? ORDER BY ended, id LIMIT ?";
     const REMOVE: &str = "BEGIN IMMEDIATE;
         DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each($1));
         DELETE FROM specs WHERE seq IN (SELECT value FROM json_each($1));
