@@ -80,17 +80,21 @@ impl Work {
         }
     }
 
-    /// How many rows it is about, with 4 KiB of output counted as one.
+    /// How many rows it is about, a large one counted as one for each 4 KiB.
     pub(super) fn weight(&self) -> usize {
+        let rows = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|length| 1 + length / 4096).sum();
         match self {
-            Self::Insert { jobs, .. } => jobs.len(),
-            Self::Update { changes, .. } => changes.len(),
+            Self::Insert { jobs, .. } => rows(&mut jobs.iter().map(|job| job.spec.len() + job.life.json.len())),
+            Self::Update { changes, .. } => rows(&mut changes.iter().map(|change| change.life.json.len())),
             Self::Append { appends, .. } => {
-                appends.iter().flat_map(|append| &append.chunks).map(|chunk| 1 + chunk.bytes.len() / 4096).sum()
+                rows(&mut appends.iter().flat_map(|append| &append.chunks).map(|chunk| chunk.bytes.len()))
+            }
+            Self::PutRecords { writes, .. } => {
+                rows(&mut writes.iter().map(|write| write.value.as_ref().map_or(0, Bytes::len)))
             }
             Self::Renew { beats, .. } => beats.len(),
-            Self::PutRecords { writes, .. } => writes.len(),
-            Self::Register { .. } | Self::RemoveWorker { .. } | Self::Purge { .. } | Self::Close => 1,
+            Self::Register { info, .. } => 1 + info.len() / 4096,
+            Self::RemoveWorker { .. } | Self::Purge { .. } | Self::Close => 1,
         }
     }
 }
