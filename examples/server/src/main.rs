@@ -1,1 +1,31 @@
-fn main() {}
+//! `cmdexec-server`: a coordinator over SQLite, behind HTTP.
+
+mod measured;
+mod metrics;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Command;
+
+fn main() -> ExitCode {
+    let about = "Keeps jobs safe and hands them to workers.";
+    let command = Command::new("cmdexec-server").version(env!("CARGO_PKG_VERSION")).about(about).max_term_width(110);
+    let options = cmdexec_program::settings::read_or_exit(command, settings::declare);
+    cmdexec_program::logs::start(options.log_format, &options.log_level);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cmdexec-server can't start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve::run(options)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cmdexec-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The server's settings: the one table that the flags, the variables, the file and the help follow from.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cmdexec_core::coordinator;
+use cmdexec_core::token::MIN_SECRET;
+use cmdexec_program::logs;
+use cmdexec_program::settings::Settings;
+use cmdexec_program::settings::parse::{Span, any, list, number, own, text};
+use cmdexec_transport_http::server::{self, Network};
+
+/// What the server was told.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// A first try: nothing is kept unless a database is named, and no request is one too many.
+    pub(crate) dev: bool,
+    pub(crate) address: SocketAddr,
+    pub(crate) database: Database,
+    /// The users' and the workers' secret, as far as they were given.
+    pub(crate) secrets: (Option<String>, Option<String>),
+    pub(crate) token_ttl: Duration,
+    pub(crate) coordinator: coordinator::Options,
+    pub(crate) http: server::Options,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) log_format: logs::Format,
+    pub(crate) log_level: logs::Level,
+}
+
+/// Where jobs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// In a SQLite file.
+    Sqlite(PathBuf),
+    /// Nowhere: they are gone when the server ends.
+    Memory,
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+pub(crate) fn declare(settings: &mut Settings) -> Options {
+    let s = settings;
+    let dev =
+        s.flag("dev", "Try it: keeps jobs in memory, limits no requests, and prints tokens and what to do with them");
+    let port = s.setting("PORT", "Port to listen on; 0 takes a free one").or(3000, number(0..=65_535));
+    let bind = s.setting("BIND", "Address to listen on").or(IpAddr::V4(Ipv4Addr::LOCALHOST), any("an IP address"));
+    let kept = if dev { Database::Memory } else { Database::Sqlite("data/cmdexec.db".into()) };
+    let database = s.setting("DATABASE_URL", "Where jobs are kept: sqlite://FILE or memory:").or(kept, database);
+    let secrets = (
+        s.setting("JWT_SECRET", "Signs users' tokens").secret().by_default(KEPT).optional(secret),
+        s.setting("WORKER_TOKEN_SECRET", "Signs workers' tokens").secret().by_default(KEPT).optional(secret),
+    );
+    if secrets.0.is_some() && secrets.0 == secrets.1 {
+        s.problem("WORKER_TOKEN_SECRET", "must differ from JWT_SECRET");
+    }
+    let token_ttl = s.setting("JWT_TTL", "How long users' tokens are good for").older("JWT_EXPIRES_IN");
+    let token_ttl = token_ttl.or(Span(Duration::from_hours(24)), own).0;
+
+    let http = http(s, dev);
+    let coordinator = coordinator(s);
+
+    let off = if dev { Metrics(None) } else { Metrics(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)))) };
+    let metrics = s.setting("METRICS_BIND", "Address to serve metrics for Prometheus on, or off").or(off, metrics);
+    let shutdown_timeout = s.setting("SHUTDOWN_TIMEOUT", "How long ending in order may take");
+    let shutdown_timeout = shutdown_timeout.or(Span(Duration::from_secs(20)), own).0;
+    let log_format = s.setting("LOG_FORMAT", "text or json").or(logs::Format::Text, own);
+    let log_level = s.setting("LOG_LEVEL", "error, warn, info, debug, trace, or directives for single modules");
+    let log_level = log_level.or(logs::Level::default(), own);
+
+    s.not_yet("MongoDB", &["MONGODB_URI", "MONGODB_POOL_SIZE", "MONGODB_DB"]);
+    s.not_yet("Redis", &["REDIS_URL"]);
+    s.not_yet("OIDC", &["OIDC_PROVIDER_URL", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"]);
+    s.not_yet("the WebSocket channel", &["WS_PORT"]);
+    s.not_yet("TLS (put a proxy in front)", &["TLS_CERT", "TLS_KEY"]);
+    s.not_yet("accounts (make tokens with `cmdexec token`)", &["ADMIN_EMAIL", "ADMIN_PASSWORD"]);
+    s.setting("ALLOW_SIGNUP", "").only_off("signing up");
+    s.not_yet("uploading files", &["STORAGE_URL", "UPLOAD_MAX_MB", "FILE_URL_HOSTS"]);
+
+    let address = SocketAddr::new(bind, port);
+    Options {
+        dev,
+        address,
+        database,
+        secrets,
+        token_ttl,
+        coordinator,
+        http,
+        metrics: metrics.0,
+        shutdown_timeout,
+        log_format,
+        log_level,
+    }
+}
+
+const KEPT: &str = "made once and kept beside the database";
+
+fn http(s: &mut Settings, dev: bool) -> server::Options {
+    let max = |default| if dev { 0 } else { default };
+    let count = || number(0..=u32::MAX);
+    let mut http = server::Options::default();
+    let window = s.setting("RATE_LIMIT_WINDOW_MS", "The time that requests are counted in");
+    http.rate_window = Duration::from_millis(window.or(60_000, number(1..=DAY_MS)));
+    let jobs = s.setting("RATE_LIMIT_MAX_JOBS", "Submissions in that time for each user; 0: no limit");
+    http.max_jobs = jobs.or(max(50), count());
+    let beats = s.setting("RATE_LIMIT_MAX_HEARTBEAT", "Heartbeats for each worker; 0: no limit");
+    http.max_heartbeats = beats.or(max(600), count());
+    let registrations = s.setting("RATE_LIMIT_MAX_REGISTER", "Registrations for each worker; 0: no limit");
+    http.max_registrations = registrations.or(max(10), count());
+    let requests = s.setting("RATE_LIMIT_MAX_REQUESTS", "Other requests for each user; 0: no limit");
+    http.max_requests = requests.older("RATE_LIMIT_MAX").or(max(100), count());
+    let origins = s.setting("CORS_ORIGINS", "Origins whose pages may call the API, with commas between them");
+    http.cors_origins = origins.older("ALLOWED_ORIGINS").optional(|value| list(value, text)).unwrap_or_default();
+    let proxies = s.setting("TRUSTED_PROXIES", "Proxies (addresses or ranges) whose X-Forwarded-For is believed");
+    let network = any::<Network>("addresses or ranges such as 10.0.0.0/8");
+    http.trusted_proxies = proxies.optional(|value| list(value, &network)).unwrap_or_default();
+    for problem in http.validate() {
+        s.problem(problem.field.to_uppercase(), problem.message);
+    }
+    http
+}
+
+fn coordinator(s: &mut Settings) -> coordinator::Options {
+    let mut options = coordinator::Options::default();
+    let days = s.setting("RETENTION_DAYS", "How long finished jobs are kept").or(30, number(1..=36_500));
+    options.retention = Duration::from_millis(days * DAY_MS);
+    let offline = s.setting("HEARTBEAT_TIMEOUT_MS", "After how long without a heartbeat a worker is shown as offline");
+    options.heartbeat_timeout = Duration::from_millis(offline.or(60_000, number(500..=DAY_MS)));
+    let lease = s.setting("LEASE_MS", "After how long without a heartbeat a worker's jobs are tried elsewhere");
+    options.lease = Duration::from_millis(lease.or(60_000, number(500..=DAY_MS)));
+    options
+}
+
+fn secret(value: &str) -> Result<String, String> {
+    if value.chars().count() < MIN_SECRET {
+        return Err(format!("must have at least {MIN_SECRET} characters"));
+    }
+    Ok(value.to_owned())
+}
+
+fn database(value: &str) -> Result<Database, String> {
+    if value == "memory:" {
+        return Ok(Database::Memory);
+    }
+    if value.starts_with("mongodb") {
+        return Err("must be sqlite://FILE: MongoDB is not built yet".to_owned());
+    }
+    let path = value.strip_prefix("sqlite://").or_else(|| value.strip_prefix("sqlite:")).unwrap_or_default();
+    match path.split_once('?') {
+        Some(_) => Err("must not have parameters after the file".to_owned()),
+        None if path.is_empty() || path == ":memory:" => Err("must be sqlite://FILE or memory:".to_owned()),
+        None => Ok(Database::Sqlite(path.into())),
+    }
+}
+
+#[derive(Debug)]
+struct Metrics(Option<SocketAddr>);
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+fn metrics(value: &str) -> Result<Metrics, String> {
+    if value == "off" {
+        return Ok(Metrics(None));
+    }
+    value.parse().map(|address| Metrics(Some(address))).map_err(|_| "must be an address and port, or off".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+    use cmdexec_program::settings::read;
+
+    use super::*;
+
+    fn given(args: &[&str]) -> Options {
+        let args = ["server"].iter().chain(args);
+        read(Command::new("server"), declare, args, |_| None).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let options = given(&[]);
+        assert_eq!(options.address.to_string(), "127.0.0.1:3000");
+        assert_eq!(options.database.to_string(), "sqlite://data/cmdexec.db");
+        assert_eq!(options.metrics.unwrap().to_string(), "127.0.0.1:9090");
+        let http = &options.http;
+        let limits = [http.max_jobs, http.max_heartbeats, http.max_registrations, http.max_requests];
+        assert_eq!(limits, [50, 600, 10, 100]);
+        assert_eq!(options.coordinator.lease, Duration::from_secs(60));
+        assert_eq!(options.token_ttl, Duration::from_hours(24));
+    }
+
+    #[test]
+    fn a_first_try_keeps_nothing_and_limits_nothing_unless_it_is_told_to() {
+        let options = given(&["--dev", "--rate-limit-max", "7"]);
+        assert_eq!((options.database, options.metrics), (Database::Memory, None));
+        assert_eq!((options.http.max_jobs, options.http.max_requests), (0, 7));
+        assert_eq!(given(&["--dev", "--database-url", "sqlite:x.db"]).database, Database::Sqlite("x.db".into()));
+    }
+
+    #[test]
+    fn databases() {
+        assert_eq!(database("sqlite:///var/lib/x.db"), Ok(Database::Sqlite("/var/lib/x.db".into())));
+        for wrong in ["", "sqlite://", "mongodb://here", "x.db", "sqlite::memory:", "sqlite://x?mode=ro"] {
+            assert!(database(wrong).is_err(), "{wrong}");
+        }
+    }
+}
