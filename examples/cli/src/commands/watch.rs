@@ -1,0 +1,52 @@
+//! `watch`: jobs as they change.
+
+use std::io::Write;
+use std::time::Duration;
+
+use cmdexec_core::Error;
+use cmdexec_core::service::{JobService, JobUpdate, WatchQuery};
+use cmdexec_program::signals;
+use futures_util::StreamExt;
+
+use crate::args::WatchArgs;
+use crate::exit::Exit;
+use crate::json as as_json;
+
+pub(crate) async fn run(jobs: &dyn JobService, args: &WatchArgs, json: bool) -> anyhow::Result<Exit> {
+    let signals = signals::listen()?;
+    let query = args.job.map_or(WatchQuery::All, WatchQuery::Job);
+    loop {
+        let over = tokio::select! {
+            over = watch(jobs, query, json) => over,
+            () = signals.asked.cancelled() => return Ok(Exit::INTERRUPTED),
+        };
+        let Err(error) = over else { return Ok(Exit::OK) };
+        // Changes in between are missed; what comes after them says where a job stands.
+        match error.downcast_ref::<Error>().and_then(Error::retry_after) {
+            Some(pause) => tokio::time::sleep(pause.max(Duration::from_millis(200))).await,
+            None => return Err(error),
+        }
+    }
+}
+
+async fn watch(jobs: &dyn JobService, query: WatchQuery, json: bool) -> anyhow::Result<()> {
+    let mut updates = jobs.watch(query).await?;
+    while let Some(update) = updates.next().await {
+        let update = update?;
+        if json {
+            as_json::print(&as_json::update(&update))?;
+        } else {
+            show(&update)?;
+        }
+        if matches!(query, WatchQuery::Job(_)) && update.status.is_finished() {
+            return Ok(());
+        }
+    }
+    Err(Error::Unavailable { retry_after: Duration::from_millis(200) }.into())
+}
+
+fn show(update: &JobUpdate) -> std::io::Result<()> {
+    let exit = update.exit_code.map(|code| format!(" exit {code}")).unwrap_or_default();
+    let worker = update.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
+    writeln!(std::io::stdout().lock(), "{} {} {}{worker}{exit}", update.at, update.id, update.status)
+}

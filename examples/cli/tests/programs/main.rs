@@ -1,0 +1,8 @@
+//! The three programs together, as people start them: on ports of their own, with databases of their own.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod cli;
+mod crash;
+mod harness;
+mod shutdown;
