@@ -33,6 +33,8 @@ pub(super) struct Attempt {
     pub(super) token: LeaseToken,
     pub(super) number: u32,
     pub(super) spec: Arc<JobSpec>,
+    /// How long its lease lasts from the worker's last renewal.
+    pub(super) lease: Duration,
     /// Asks the executor to stop, with grace.
     pub(super) stop: CancellationToken,
     /// Drops the executor's future, without grace.
@@ -61,6 +63,7 @@ impl Attempt {
             token: lease.token,
             number: lease.attempt,
             spec: lease.spec,
+            lease: lease.lease,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             why: AtomicU8::new(0),

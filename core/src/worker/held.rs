@@ -180,3 +180,69 @@ impl Held {
         self.changed.send_replace(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::job::JobSpec;
+    use crate::time::Timestamp;
+
+    fn held() -> Arc<Held> {
+        Arc::new(Held::new(Room::new(2, 1_000, 64)))
+    }
+
+    fn lease(job: u8, token: u128) -> LeasedJob {
+        LeasedJob {
+            job: JobId::from_bytes([job; 16]),
+            token: LeaseToken::from_bits(token),
+            attempt: 1,
+            lease: Duration::from_secs(60),
+            expires: Timestamp::from_millis(0),
+            spec: Arc::new(JobSpec::shell("true")),
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_refused_and_listed_until_that_is_known() {
+        let held = held();
+        let Admission::Run(first, place) = held.admit(lease(1, 1)) else { panic!("refused") };
+        let Admission::Run(_, _second) = held.admit(lease(2, 2)) else { panic!("refused") };
+        let Admission::Refused(third) = held.admit(lease(3, 3)) else { panic!("taken in") };
+        assert_eq!((held.wanted(), held.list().len()), (0, 3));
+        held.forget(third.token);
+        drop(place);
+        assert_eq!((held.wanted(), held.list().len()), (1, 2));
+        held.forget(first.token);
+        assert_eq!(held.list().len(), 1);
+    }
+
+    #[test]
+    fn a_lease_that_is_here_is_known_and_a_newer_one_of_its_job_ends_it() {
+        let held = held();
+        let Admission::Run(first, _place) = held.admit(lease(1, 1)) else { panic!("refused") };
+        assert!(matches!(held.admit(lease(1, 1)), Admission::Known));
+        assert!(!first.stop.is_cancelled());
+        assert!(matches!(held.admit(lease(1, 2)), Admission::Refused(_)));
+        assert!(first.is_lost() && first.stop.is_cancelled());
+    }
+
+    #[test]
+    fn what_is_said_of_an_attempt_is_not_said_of_a_later_one_of_its_job() {
+        let held = held();
+        let listed = [Listed { job: JobId::from_bytes([1; 16]), token: LeaseToken::from_bits(1) }];
+        let Admission::Run(later, _place) = held.admit(lease(1, 2)) else { panic!("refused") };
+        held.told(&listed, &[later.job], Why::Lost);
+        assert!(!later.is_lost());
+        held.told(&[Listed { job: later.job, token: later.token }], &[later.job], Why::Lost);
+        assert!(later.is_lost());
+    }
+
+    #[test]
+    fn a_closed_table_takes_nothing_in() {
+        let held = held();
+        held.close();
+        assert!(matches!(held.admit(lease(1, 1)), Admission::Refused(_)));
+    }
+}

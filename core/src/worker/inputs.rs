@@ -1,7 +1,7 @@
 //! Filling an attempt's directory: the job's ZIP is fetched, checked against its digest, and unpacked.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
 
 use super::attempt::{Attempt, Why};
 use super::backoff::Backoff;
@@ -123,7 +125,7 @@ async fn fetch_once(shared: &Shared, attempt: &Attempt, archive: &Archive, file:
     let mut stream = shared.within(STALL, call).await.map_err(refused)?;
     let mut digest = Sha256::new();
     let mut len = 0_u64;
-    let mut kept = File::create(&archive.0).map_err(broken)?;
+    let mut kept = File::create(&archive.0).await.map_err(broken)?;
     while let Some(bytes) = shared.within(STALL, async { stream.next().await.transpose() }).await.map_err(refused)? {
         len += bytes.len() as u64;
         if len > unpack::MOST_BYTES {
@@ -131,9 +133,9 @@ async fn fetch_once(shared: &Shared, attempt: &Attempt, archive: &Archive, file:
             return Err(Failed::Over(Outcome::InputError { message }));
         }
         digest.update(&bytes);
-        // A page cache's copy of at most a network buffer: cheaper here than on another thread.
-        kept.write_all(&bytes).map_err(broken)?;
+        kept.write_all(&bytes).await.map_err(broken)?;
     }
+    kept.flush().await.map_err(broken)?;
     if FileId::from_sha256(digest.finalize().into()) == file {
         Ok(())
     } else {

@@ -1,6 +1,5 @@
 //! Asking for jobs, and starting what comes.
 
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,7 @@ use super::backoff::Backoff;
 use super::handle::Phase;
 use super::held::Admission;
 use super::report;
-use super::runtime::Shared;
+use super::runtime::{Shared, optional};
 use crate::Error;
 use crate::job::Outcome;
 use crate::service::{FinalOutput, LeaseRequest, LeasedJob};
@@ -89,13 +88,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             Event::Over(_) | Event::Changed => {}
         }
-    }
-}
-
-async fn optional<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => pending().await,
     }
 }
 

@@ -33,10 +33,7 @@ impl WorkDir {
         } else {
             fs::create_dir_all(&path).map_err(failed)?;
         }
-        // Jobs run as other users than the worker where it may do so; they must get through to their own directories,
-        // and see nobody else's.
-        #[cfg(unix)]
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).map_err(failed)?;
+        let_through(&path).map_err(failed)?;
         let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -78,10 +75,25 @@ impl WorkDir {
         if !attempts.exists() {
             make_private(&attempts)?;
         }
-        #[cfg(unix)]
-        fs::set_permissions(&attempts, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        Ok(())
+        let_through(&attempts)
     }
+}
+
+/// Lets others through a directory, and no more. Jobs run as other users than the worker where it may do so: they must get
+/// to their own directories, and see nobody else's.
+#[cfg(unix)]
+fn let_through(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(directory)?.permissions().mode();
+    if mode & 0o011 == 0o011 {
+        return Ok(());
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o011))
+}
+
+#[cfg(not(unix))]
+fn let_through(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 impl Drop for WorkDir {

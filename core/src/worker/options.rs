@@ -23,8 +23,8 @@ pub struct Options {
     pub memory_mb: Option<u64>,
     /// What jobs may ask for by name. None by default.
     pub labels: BTreeSet<String>,
-    /// Where attempts have their directories, and nothing else is: **what an earlier worker left there is removed at the start.**
-    /// One worker at a time may use it. By default a new folder in the system's temporary one, removed at the end.
+    /// Where attempts have their directories, in a folder `attempts`, which is **emptied at the start** of what an earlier
+    /// worker left. One worker at a time may use it. By default a new folder in the system's temporary one, removed at the end.
     pub work_dir: Option<PathBuf>,
     /// How long running jobs may go on once the worker drains. 30 s by default.
     pub drain_timeout: Duration,

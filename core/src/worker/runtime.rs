@@ -1,5 +1,6 @@
 //! What the worker's rooms share, and the one task that starts them, ends them in order, and waits for them.
 
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +108,14 @@ impl Shared {
             outcome if outcome.is_success() => drop(self.completed.fetch_add(1, Ordering::Relaxed)),
             _ => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+}
+
+/// What a future gives that may not be there; nothing ever, if it is not.
+pub(super) async fn optional<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
     }
 }
 

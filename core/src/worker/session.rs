@@ -1,7 +1,6 @@
 //! The worker's session with its coordinator: registering, beating, coming back, and what becomes of exclusive jobs
 //! while it is out of touch.
 
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,7 @@ use rand::RngExt;
 use super::attempt::Why;
 use super::backoff::Backoff;
 use super::handle::Phase;
-use super::runtime::Shared;
+use super::runtime::{Shared, optional};
 use super::usage::Machine;
 use crate::Error;
 use crate::executor::GRACE;
@@ -22,9 +21,6 @@ use crate::store::Listed;
 /// How often to look after exclusive jobs at least: a timer that was set before the machine was suspended
 /// fires late, while [`crate::time::Clock::uptime`] has gone on.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The shortest time that a call is given.
-const CALL_TIME: Duration = Duration::from_secs(5);
 
 /// Where the session stands.
 #[derive(Debug)]
@@ -36,6 +32,8 @@ pub(super) struct Session {
     /// The uptime at which the last renewal that was acknowledged was **sent**: whatever the network did with it, the
     /// coordinator has it from then on at the earliest.
     renewed: Duration,
+    /// What the last beat said of us.
+    told: WorkerStatus,
     backoff: Backoff,
 }
 
@@ -47,6 +45,7 @@ impl Session {
             interval: Duration::ZERO,
             lease: Duration::ZERO,
             renewed: sent,
+            told: WorkerStatus::Idle,
             backoff: Backoff::new(Duration::ZERO, Duration::ZERO),
         };
         session.registered(registered, sent);
@@ -104,7 +103,6 @@ enum Event {
 pub(super) async fn run(shared: Arc<Shared>, mut session: Session) {
     let mut call: Option<Call> = None;
     let mut due = shared.clock.sleep(until_next_beat(&shared, &session));
-    let mut status = WorkerStatus::Idle;
     loop {
         let look_again = look_after_exclusive(&shared, &session);
         let mut look = look_again.map(|after| shared.clock.sleep(after));
@@ -118,29 +116,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut session: Session) {
         };
         match event {
             Event::Due => {
-                status = status_of(&shared);
-                call = Some(next_call(&shared, &mut session, status));
+                call = Some(next_call(&shared, &mut session));
             }
             Event::Answer(answer) => {
                 call = None;
                 due = shared.clock.sleep(settle(&shared, &mut session, answer));
             }
-            // A coordinator that does not know us, or does not know that we drain, is told at once.
-            Event::Nudged if call.is_none() => {
-                let news = shared.unknown.load(Ordering::SeqCst) && !shared.removed.load(Ordering::SeqCst);
-                if news || (status_of(&shared) == WorkerStatus::Draining && status != WorkerStatus::Draining) {
-                    due = shared.clock.sleep(Duration::ZERO);
-                }
-            }
+            Event::Nudged if !calling && has_news(&shared, session.told) => due = shared.clock.sleep(Duration::ZERO),
             Event::Nudged | Event::Look => {}
         }
-    }
-}
-
-async fn optional<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => pending().await,
     }
 }
 
@@ -158,17 +142,28 @@ fn status_of(shared: &Shared) -> WorkerStatus {
     }
 }
 
-fn next_call(shared: &Arc<Shared>, session: &mut Session, status: WorkerStatus) -> Call {
+/// Whether the coordinator is to be told something at once: that it does not know us, or that we drain.
+fn has_news(shared: &Shared, told: WorkerStatus) -> bool {
+    must_register(shared) || (told != WorkerStatus::Draining && status_of(shared) == WorkerStatus::Draining)
+}
+
+fn must_register(shared: &Shared) -> bool {
+    shared.unknown.load(Ordering::SeqCst) && !shared.removed.load(Ordering::SeqCst)
+}
+
+fn next_call(shared: &Arc<Shared>, session: &mut Session) -> Call {
     let shared = Arc::clone(shared);
-    let time = session.interval.max(CALL_TIME);
+    // So that one that hangs leaves time for others before the lease is over.
+    let time = session.lease / 3;
     let sent = shared.clock.uptime();
-    if shared.unknown.load(Ordering::SeqCst) && !shared.removed.load(Ordering::SeqCst) {
+    if must_register(&shared) {
         let registration = session.registration.clone();
         return Box::pin(async move {
             Answer::Registered(shared.within(time, shared.service.register(registration)).await, sent)
         });
     }
-    let usage = session.machine.sample(status);
+    session.told = status_of(&shared);
+    let usage = session.machine.sample(session.told);
     Box::pin(async move {
         let listed = shared.held.list();
         let beat = Heartbeat { usage, held: Some(listed.clone()) };
@@ -191,7 +186,9 @@ fn settle(shared: &Shared, session: &mut Session, answer: Answer) -> Duration {
             session.backoff.reset();
             shared.held.told(&listed, &reply.cancel, Why::Cancelled);
             shared.held.told(&listed, &reply.lost, Why::Lost);
-            return until_next_beat(shared, session);
+            // Something may have come up while it was on its way.
+            let wait = if has_news(shared, session.told) { Duration::ZERO } else { until_next_beat(shared, session) };
+            return wait;
         }
         Answer::Registered(Err(error), _) | Answer::Beaten(Err(error), ..) => error,
     };
@@ -214,9 +211,10 @@ fn look_after_exclusive(shared: &Shared, session: &Session) -> Option<Duration> 
     if exclusive.is_empty() {
         return None;
     }
-    let touch = touch(shared.clock.uptime().saturating_sub(session.renewed), session.lease);
+    let since_renewal = shared.clock.uptime().saturating_sub(session.renewed);
     for attempt in exclusive {
-        match touch {
+        // A coordinator that was started anew may grant shorter ones than it told us.
+        match touch(since_renewal, session.lease.min(attempt.lease)) {
             Touch::Fine => {}
             Touch::Stop => attempt.interrupt(Why::HandBack),
             Touch::Kill => {
