@@ -93,8 +93,8 @@ pub(crate) enum GetJob {
     },
     One {
         #[serde(flatten)]
-        lease: Lease,
-        job: Lease,
+        lease: Box<Lease>,
+        job: Box<Lease>,
     },
 }
 
@@ -102,7 +102,7 @@ impl GetJob {
     pub(crate) fn of(lease: Option<wire::Lease>) -> Self {
         match lease.map(Lease::from) {
             None => Self::None { job_id: (), job: () },
-            Some(lease) => Self::One { job: lease.clone(), lease },
+            Some(lease) => Self::One { job: Box::new(lease.clone()), lease: Box::new(lease) },
         }
     }
 }

@@ -58,61 +58,53 @@ fn batch(fields: &mut Fields<'_, '_>) -> Option<OutputBatch> {
     let job = fields.parsed("jobId");
     let token = fields.parsed("leaseToken");
     let pieces = match fields.list("chunks") {
-        Some(items) => numbered(fields, items).map(OutputPieces::Numbered),
-        None => piece(fields).map(|piece| {
-            // An empty piece, like no piece, just asks.
-            OutputPieces::Plain(piece.into_iter().filter(|chunk| !chunk.bytes.is_empty()).collect())
-        }),
+        Some(items) => OutputPieces::Numbered(numbered(fields, items)),
+        // An empty piece, like no piece, just asks.
+        None => OutputPieces::Plain(piece(fields).into_iter().filter(|chunk| !chunk.bytes.is_empty()).collect()),
     };
-    Some(OutputBatch { job: job?, token, pieces: pieces? })
+    Some(OutputBatch { job: job?, token, pieces })
 }
 
-/// Numbered pieces. Every one has its number, or none: without, they are in the order in which they stand there.
-pub(super) fn numbered<'a>(fields: &mut Fields<'a, '_>, items: Vec<Json<'a>>) -> Option<Vec<Chunk>> {
+/// Numbered pieces.
+pub(super) fn numbered<'a>(fields: &mut Fields<'a, '_>, items: Vec<Json<'a>>) -> Vec<Chunk> {
     let mut chunks = Vec::with_capacity(items.len());
-    let count = items.len();
     for (i, item) in items.into_iter().enumerate() {
         let mut fields = fields.item(item, "chunks", i);
         fields.require("seq");
-        let seq = fields.whole("seq", 0..=i128::from(i64::MAX));
-        if let (Some(seq), Some(Some(OutputChunk { stream, bytes }))) = (seq, piece(&mut fields)) {
-            chunks.push(Chunk { seq, stream, bytes });
+        if !fields.has("dataBase64") {
+            fields.require("data");
         }
+        let seq = fields.whole("seq", 0..=i128::from(i64::MAX));
+        let piece = piece(&mut fields);
+        chunks.extend(seq.zip(piece).map(|(seq, OutputChunk { stream, bytes })| Chunk { seq, stream, bytes }));
     }
-    (chunks.len() == count).then_some(chunks)
+    chunks
 }
 
-/// `stream` and `data` or `dataBase64`; `Some(None)` if there is no data, `None` if something is wrong.
-fn piece(fields: &mut Fields<'_, '_>) -> Option<Option<OutputChunk>> {
+/// `stream` and `data` or `dataBase64`, if there is data.
+fn piece(fields: &mut Fields<'_, '_>) -> Option<OutputChunk> {
     let stream = match fields.text("stream").as_deref() {
-        Some("stdout") | None => Some(Stream::Stdout),
-        Some("stderr") => Some(Stream::Stderr),
+        Some("stdout") | None => Stream::Stdout,
+        Some("stderr") => Stream::Stderr,
         Some(_) => {
             fields.wrong("stream", "must be stdout or stderr");
-            None
+            return None;
         }
     };
-    let data = data(fields, "data", "dataBase64")?;
-    let stream = stream?;
-    Some(data.map(|bytes| OutputChunk { stream, bytes }))
+    data(fields, "data", "dataBase64").map(|bytes| OutputChunk { stream, bytes })
 }
 
-/// Bytes in one of two fields; `Some(None)` if neither is there, `None` if something is wrong.
-pub(super) fn data(fields: &mut Fields<'_, '_>, text: &str, base64: &str) -> Option<Option<Bytes>> {
+/// Bytes in one of two fields, if there are any.
+pub(super) fn data(fields: &mut Fields<'_, '_>, text: &str, base64: &str) -> Option<Bytes> {
     if fields.has(text) && fields.has(base64) {
         fields.wrong(base64, format!("is one too many beside {text}"));
-        return None;
     }
     if fields.has(text) {
-        return fields.text(text).map(|text| Some(Bytes::from(text)));
+        return fields.text(text).map(Bytes::from);
     }
-    if !fields.has(base64) {
-        return Some(None);
-    }
-    let encoded = fields.text(base64)?;
-    let bytes = wire::decode(&encoded);
+    let bytes = wire::decode(&fields.text(base64)?);
     if bytes.is_none() {
         fields.wrong(base64, "must be base64");
     }
-    bytes.map(Some)
+    bytes
 }

@@ -102,7 +102,7 @@ fn attempt(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<FinishedAttempt> {
             message.map(|message| Outcome::ExecutorError { message: short(message) })
         }
     };
-    Some(FinishedAttempt { job: job?, token, outcome: outcome?, duration, output: output? })
+    Some(FinishedAttempt { job: job?, token, outcome: outcome?, duration, output })
 }
 
 /// How the attempt ended: precisely by `outcome`, or by its exit code.
@@ -154,19 +154,18 @@ fn short(mut message: String) -> String {
 }
 
 /// The whole output, the rest of it, or nothing.
-fn final_output(fields: &mut Fields<'_, '_>) -> Option<FinalOutput> {
+fn final_output(fields: &mut Fields<'_, '_>) -> FinalOutput {
     let stdout = output::data(fields, "stdout", "stdoutBase64");
     let stderr = output::data(fields, "stderr", "stderrBase64");
     let rest = fields.list("chunks").map(|items| output::numbered(fields, items));
-    match (stdout?, stderr?, rest) {
-        (None, None, None) => Some(FinalOutput::None),
-        (None, None, Some(chunks)) => chunks.map(FinalOutput::Rest),
-        (stdout, stderr, None) => {
-            Some(FinalOutput::Whole { stdout: stdout.unwrap_or_default(), stderr: stderr.unwrap_or_default() })
-        }
-        (_, _, Some(_)) => {
-            fields.wrong("chunks", "is one too many beside stdout and stderr, which are the whole output");
-            None
+    match (stdout, stderr, rest) {
+        (None, None, None) => FinalOutput::None,
+        (None, None, Some(chunks)) => FinalOutput::Rest(chunks),
+        (stdout, stderr, rest) => {
+            if rest.is_some_and(|chunks| !chunks.is_empty()) {
+                fields.wrong("chunks", "is too many beside stdout and stderr, which are the whole output");
+            }
+            FinalOutput::Whole { stdout: stdout.unwrap_or_default(), stderr: stderr.unwrap_or_default() }
         }
     }
 }

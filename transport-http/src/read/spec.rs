@@ -34,7 +34,7 @@ pub(crate) fn single(body: &[u8], header_key: Option<String>) -> Result<Result<S
     let mut fields = Fields::of_body(json, &mut problems);
     let key = idempotency_key(&mut fields, header_key);
     let spec = spec(&mut fields);
-    Ok(problems.check(spec.map(|spec| Submit { specs: vec![spec], key })))
+    Ok(problems.check(Some(Submit { specs: vec![spec], key })))
 }
 
 /// One job, with `mode` and `waitMs`.
@@ -53,7 +53,7 @@ pub(crate) fn execution(body: &[u8], header_key: Option<String>) -> Result<Resul
     };
     let wait = fields.whole::<u64>("waitMs", 0..=86_400_000).map(Duration::from_millis);
     let spec = spec(&mut fields);
-    Ok(problems.check(spec.map(|spec| Execution { submit: Submit { specs: vec![spec], key }, direct, wait })))
+    Ok(problems.check(Some(Execution { submit: Submit { specs: vec![spec], key }, direct, wait })))
 }
 
 /// Many jobs, all or none. Each is read and forgotten as a tree before the next, so that a batch costs its specs and no more.
@@ -68,7 +68,7 @@ pub(crate) fn batch(body: &[u8], header_key: Option<String>) -> Result<Result<Su
         if fields.take("idempotencyKey").is_some() {
             fields.wrong("idempotencyKey", "belongs to the whole batch: beside `jobs`, or in the header");
         }
-        specs.extend(spec(&mut fields));
+        specs.push(spec(&mut fields));
     })?;
     let mut fields = Fields::of_body(rest, &mut problems);
     let key = idempotency_key(&mut fields, header_key);
@@ -98,7 +98,7 @@ fn idempotency_key(fields: &mut Fields<'_, '_>, header: Option<String>) -> Optio
 }
 
 /// A job's spec, judged: everything that is wrong with it is said.
-fn spec(fields: &mut Fields<'_, '_>) -> Option<JobSpec> {
+fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     older::spec(fields);
     let renamed = fields.renamed();
     let mut spec = command(fields);
@@ -142,7 +142,7 @@ fn spec(fields: &mut Fields<'_, '_>) -> Option<JobSpec> {
         let name = sent.map_or(problem.field, |(_, older)| (*older).to_owned());
         fields.wrong(&name, problem.message);
     }
-    Some(spec)
+    spec
 }
 
 /// Exactly one of `command`, `args` and `commands`.

@@ -122,7 +122,7 @@ fn executors(fields: &mut Fields<'_, '_>) -> Option<Vec<Capabilities>> {
     Some(executors)
 }
 
-/// A tree as serde_json's own.
+/// A tree as `serde_json`'s own.
 fn value(json: Json<'_>) -> serde_json::Value {
     use serde_json::{Number, Value};
     match json {

@@ -91,7 +91,7 @@ fn user(app: &App, headers: &HeaderMap) -> Result<Arc<UserClaims>, Problem> {
             token
         }
     };
-    app.tokens.user(token).map_err(refused)
+    app.tokens.user(token).map_err(|error| refused(&error))
 }
 
 /// The worker that a request is from.
@@ -100,10 +100,10 @@ fn worker(app: &App, headers: &HeaderMap) -> Result<Arc<WorkerClaims>, Problem> 
     let token = header.or_else(|| bearer(headers)).ok_or_else(|| {
         Problem::unauthenticated("a worker's token is needed: x-worker-token, or Authorization: Bearer …")
     })?;
-    app.tokens.worker(token).map_err(refused)
+    app.tokens.worker(token).map_err(|error| refused(&error))
 }
 
-fn refused(error: token::Error) -> Problem {
+fn refused(error: &token::Error) -> Problem {
     match error {
         token::Error::Expired => Problem::unauthenticated("the token has expired"),
         _ => Problem::unauthenticated("the token is not valid"),

@@ -98,7 +98,7 @@ impl Passed {
         ];
         let Some((max, window, decision, now)) = self.0 else { return };
         let [limit, remaining, reset] = NAMES;
-        let reset_after = decision.reset.as_millis().div_ceil(1_000) as u64;
+        let reset_after = u64::try_from(decision.reset.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
         for name in limit {
             headers.insert(name, HeaderValue::from(max));
         }

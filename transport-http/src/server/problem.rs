@@ -79,7 +79,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Inner { status, code, detail, problems, retry_after } = *self.0;
         // Whole seconds, rounded up: sooner would be refused again.
-        let retry_after = retry_after.map(|after| (after.as_millis().div_ceil(1_000) as u64).max(1));
+        let retry_after =
+            retry_after.map(|after| u64::try_from(after.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1));
         let body = wire::Problem {
             kind: format!("/api/docs#{code}"),
             title: status.canonical_reason().unwrap_or_default().to_owned(),

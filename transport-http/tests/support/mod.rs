@@ -1,6 +1,6 @@
 //! A real server on loopback in front of a real coordinator, and ways to call it.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(unreachable_pub, clippy::allow_attributes, reason = "a module of several test crates")]
+#![allow(clippy::allow_attributes, dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -40,8 +40,8 @@ pub(super) async fn register(
     body: Body<OTHER>,
 ) -> Answered {
     let mut registration = read::registration(&body.bytes)??;
-    if let Some(bound) = worker.bound() {
-        registration.worker = Some(worker.named(registration.worker.take()).unwrap_or_else(|_| bound.clone()));
+    if worker.bound().is_some() {
+        registration.worker = Some(worker.named(registration.worker.take())?);
     }
     let key = match &registration.worker {
         Some(id) => Key::Worker(id),

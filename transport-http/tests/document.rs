@@ -1,0 +1,95 @@
+//! The OpenAPI document and its page.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use support::{World, send};
+
+#[tokio::test]
+async fn every_route_is_in_the_document_and_every_path_of_the_document_is_a_route() {
+    let world = World::start().await;
+    let answer = send(world.request(Method::GET, "/api/openapi.json")).await;
+    assert_eq!((answer.status, &answer.headers["content-type"]), (200, &"application/json".parse().unwrap()));
+    let document = &answer.body;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut routes = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            routes.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let expected = [
+        "DELETE /api/workers/{workerId}",
+        "GET /api/health",
+        "GET /api/jobs/check-cancel",
+        "GET /api/jobs/get-job",
+        "GET /api/jobs/list",
+        "GET /api/jobs/logs",
+        "GET /api/jobs/status",
+        "GET /api/jobs/watch",
+        "GET /api/stats",
+        "GET /api/workers/list",
+        "GET /api/workers/{workerId}",
+        "POST /api/execute",
+        "POST /api/jobs/cancel",
+        "POST /api/jobs/create",
+        "POST /api/jobs/create-batch",
+        "POST /api/jobs/status-batch",
+        "POST /api/jobs/stream-output",
+        "POST /api/jobs/submit",
+        "POST /api/jobs/submit-result",
+        "POST /api/workers/heartbeat",
+        "POST /api/workers/register",
+        "PUT /api/jobs/submit-result",
+    ];
+    assert_eq!(routes.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    // Whatever the router answers with anything but 404 or 405 is in the document, and nothing else is.
+    let paths: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    for path in &paths {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+            let status = send(world.request(method.clone(), &path.replace("{workerId}", "w"))).await.status;
+            let documented = routes.contains(&format!("{method} {path}"));
+            // A path with a parameter is found under the literal ones of its length too.
+            let is_literal = ["/api/workers/list", "/api/workers/register", "/api/workers/heartbeat"].contains(path);
+            assert!(documented == (status != 405) || is_literal, "{method} {path}: {status}");
+        }
+    }
+    for reference in references(document) {
+        let name = reference.strip_prefix("#/components/schemas/").unwrap();
+        assert!(document["components"]["schemas"].get(name).is_some(), "{reference}");
+    }
+    assert_eq!(world.server.openapi(), answer.text.as_bytes());
+}
+
+/// Every reference in the document.
+fn references(value: &serde_json::Value) -> Vec<&str> {
+    match value {
+        serde_json::Value::Object(object) => object
+            .iter()
+            .flat_map(|(name, value)| match value.as_str() {
+                Some(reference) if name == "$ref" => vec![reference],
+                _ => references(value),
+            })
+            .collect(),
+        serde_json::Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let world = World::start().await;
+    let page = send(world.request(Method::GET, "/api/docs")).await;
+    assert_eq!((page.status, &page.headers["content-type"]), (200, &"text/html; charset=utf-8".parse().unwrap()));
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    for own in ["/api/docs/page.js", "/api/docs/page.css"] {
+        assert!(page.text.contains(own));
+        let part = send(world.request(Method::GET, own)).await;
+        assert_eq!(part.status, 200);
+        assert!(!part.text.contains("http://") && !part.text.contains("https://"));
+    }
+    assert!(!page.text.contains("http://") && !page.text.contains("https://"));
+}
