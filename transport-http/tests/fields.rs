@@ -1,4 +1,11 @@
 //! Every bad value of every field is a 422 that names it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -15,9 +22,10 @@ fn with(base: &Value, field: &str, wrong: &Value) -> Value {
 
 async fn refused(world: &World, worker: bool, method: &Method, path: &str, body: Value, field: &str) {
     let shown = body.to_string();
-    let answer = match worker {
-        true => world.worker(method.clone(), path, Some(body)).await,
-        false => world.user(method.clone(), path, Some(body)).await,
+    let answer = if worker {
+        world.worker(method.clone(), path, Some(body)).await
+    } else {
+        world.user(method.clone(), path, Some(body)).await
     };
     assert_eq!(answer.status, 422, "{path} {shown:.300}: {}", answer.text);
     answer.refused(422, "invalid");

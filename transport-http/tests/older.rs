@@ -1,4 +1,11 @@
 //! What clients and workers of earlier protocol versions send and expect, in exactly their forms.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,6 +32,7 @@ struct Connections {
     router: Router,
     http: auto::Builder<Tracked>,
     tasks: TaskTracker,
+    head_timeout: Duration,
     closing: CancellationToken,
     /// Fires when the time for requests in flight is over.
     cut: CancellationToken,
@@ -49,6 +51,7 @@ impl Server {
             router: self.router(),
             http: http(options.head_timeout, &tasks),
             tasks: tasks.clone(),
+            head_timeout: options.head_timeout,
             closing: self.app.closing.clone(),
             cut: CancellationToken::new(),
         });
@@ -130,14 +133,20 @@ fn is_passing(error: &io::Error) -> bool {
 
 async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) {
     let router = connections.router.clone();
-    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.clone().call(request)
+    let called = Arc::new(AtomicBool::new(false));
+    let service = hyper::service::service_fn({
+        let called = Arc::clone(&called);
+        move |mut request: http::Request<Incoming>| {
+            called.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(peer);
+            router.clone().call(request)
+        }
     });
     let connection = connections.http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = uncalled(&called, connections.head_timeout) => return,
         () = connections.closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
@@ -151,4 +160,12 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
         tracing::debug!(error, "a connection ended badly");
     }
     drop(permit);
+}
+
+/// Completes if there was no request at all in the time for a head. hyper's own bound begins once it knows which HTTP it is.
+async fn uncalled(called: &AtomicBool, head_timeout: Duration) {
+    tokio::time::sleep(head_timeout).await;
+    if called.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
 }

@@ -1,6 +1,5 @@
 //! A real server on loopback in front of a real coordinator, and ways to call it.
 #![allow(clippy::allow_attributes, dead_code, unreachable_pub, reason = "each test file uses a part of it")]
-#![expect(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
