@@ -164,7 +164,7 @@ async fn errors_are_the_services_own() {
     let mut wrong = JobSpec::shell("x");
     wrong.priority = 101;
     let Err(Error::Invalid(problems)) = client.submit(wrong.clone()).await else { panic!() };
-    assert_eq!(problems[0].field, "jobs[0].priority");
+    assert_eq!(problems[0].field, "priority");
     let batch = Submission { specs: vec![JobSpec::shell("x"), wrong], idempotency_key: None };
     let Err(Error::Invalid(problems)) = client.submit_batch(batch).await else { panic!() };
     assert_eq!(problems[0].field, "jobs[1].priority");

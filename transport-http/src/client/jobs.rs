@@ -41,14 +41,15 @@ impl JobService for Client {
         let (status, jobs) = match specs.as_slice() {
             [spec] => {
                 let call = Call::post(As::User, "/api/jobs/create", body(spec)).header(name, key);
-                let answer = self.http.call_with_status::<wire::Created>(&call).await;
-                let (status, job) = answer.map_err(as_in_a_batch)?;
+                let (status, job) =
+                    self.http.call_with_status::<wire::Created>(&call).await.map_err(key_by_its_name)?;
                 (status, vec![job])
             }
             _ => {
                 let call =
                     Call::post(As::User, "/api/jobs/create-batch", body(&Jobs { jobs: specs })).header(name, key);
-                let (status, batch) = self.http.call_with_status::<wire::CreatedBatch>(&call).await?;
+                let (status, batch) =
+                    self.http.call_with_status::<wire::CreatedBatch>(&call).await.map_err(key_by_its_name)?;
                 (status, batch.jobs)
             }
         };
@@ -152,14 +153,12 @@ impl JobService for Client {
     }
 }
 
-/// The service names the fields of a single job as an item of a batch, which over the wire it was not.
-fn as_in_a_batch(error: Error) -> Error {
+/// The service knows the key by one name; over the wire it travels in a header.
+fn key_by_its_name(error: Error) -> Error {
     match error {
         Error::Invalid(mut problems) => {
-            for problem in &mut problems {
-                if !matches!(problem.field.as_str(), "body" | "idempotencyKey" | "Idempotency-Key") {
-                    problem.field = format!("jobs[0].{}", problem.field);
-                }
+            for problem in problems.iter_mut().filter(|problem| problem.field == "Idempotency-Key") {
+                "idempotencyKey".clone_into(&mut problem.field);
             }
             Error::Invalid(problems)
         }

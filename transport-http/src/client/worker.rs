@@ -119,8 +119,14 @@ impl WorkerService for Client {
         Ok(acks)
     }
 
-    async fn input(&self, _: &WorkerId, _: JobId, _: LeaseToken) -> Result<InputStream, Error> {
-        Err(Error::invalid("fileId", "files can't be fetched over HTTP yet"))
+    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
+        let asking = OutputBatch { job, token: Some(token), pieces: OutputPieces::Numbered(Vec::new()) };
+        for ack in self.append_output(worker, vec![asking]).await? {
+            ack?;
+        }
+        // No job that came over HTTP brings a file: the server refuses them by name.
+        self.http.note("files can't be fetched over HTTP yet".to_owned());
+        Err(Error::FileNotFound)
     }
 }
 

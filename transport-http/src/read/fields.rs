@@ -267,9 +267,20 @@ impl<'a, 'p> Fields<'a, 'p> {
         let fits = whole.filter(|whole| bounds.contains(whole)).and_then(|whole| T::try_from(whole).ok());
         if fits.is_none() {
             let name = value.older.map_or(value.name, Cow::Borrowed);
-            self.wrong(&name, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
+            let expected = match (*bounds.start(), *bounds.end()) {
+                (i128::MIN, i128::MAX) => "must be a whole number".to_owned(),
+                (least, most) => format!("must be a whole number from {least} to {most}"),
+            };
+            self.wrong(&name, expected);
         }
         fits
+    }
+
+    /// A whole number, or the one of `least..=most` nearest to it: for a field whose bounds lie within those and are judged
+    /// later, together with the others.
+    pub(crate) fn nearest<T: TryFrom<i128> + Into<i128>>(&mut self, name: &str, least: T, most: T) -> Option<T> {
+        let whole = self.whole(name, i128::MIN..=i128::MAX)?;
+        T::try_from(i128::clamp(whole, least.into(), most.into())).ok()
     }
 
     pub(crate) fn list(&mut self, name: &str) -> Option<Vec<Json<'a>>> {

@@ -113,8 +113,8 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     }
     // What does not fit is put out of bounds, so that the one who knows the bounds says them.
     let cpus = fields.number("cpus").map(|cpus| Cpus::from_f64(cpus).map_or(u32::MAX, |Cpus(millis)| millis));
-    let memory_mb = fields.whole("memoryMb", 1..=64 * 1024 * 1024);
-    let pids = fields.whole("pids", 1..=4_194_304);
+    let memory_mb = fields.nearest("memoryMb", u64::MIN, u64::MAX);
+    let pids = fields.nearest("pids", u32::MIN, u32::MAX);
     spec.resources = Resources { cpu_millis: cpus, memory_mb, pids };
     spec.network = match fields.text("network").as_deref() {
         None => None,
@@ -126,9 +126,9 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
         }
     };
     spec.labels = fields.texts("labels").unwrap_or_default().into_iter().collect();
-    spec.priority = fields.whole("priority", -100..=100).unwrap_or(spec.priority);
-    spec.max_attempts = fields.whole("maxAttempts", 1..=100).unwrap_or(spec.max_attempts);
-    spec.retries = fields.whole("retries", 0..=100).unwrap_or(spec.retries);
+    spec.priority = fields.nearest("priority", i8::MIN, i8::MAX).unwrap_or(spec.priority);
+    spec.max_attempts = fields.nearest("maxAttempts", u32::MIN, u32::MAX).unwrap_or(spec.max_attempts);
+    spec.retries = fields.whole("retries", 0..=u32::MAX.into()).unwrap_or(spec.retries);
     spec.backoff = backoff(fields).unwrap_or(spec.backoff);
     spec.exclusive = fields.flag("exclusive").unwrap_or(spec.exclusive);
     spec.run_at = fields.time("runAt");
@@ -167,7 +167,7 @@ fn command(fields: &mut Fields<'_, '_>) -> JobSpec {
 fn backoff(fields: &mut Fields<'_, '_>) -> Option<Backoff> {
     let mut fields = fields.object("backoff")?;
     let default = Backoff::default();
-    let bounds = 0..=86_400_000;
+    let bounds = 0..=i128::from(u32::MAX);
     Some(Backoff {
         initial: fields.whole("initialMs", bounds.clone()).map_or(default.initial, Duration::from_millis),
         factor: fields.number("factor").unwrap_or(default.factor),

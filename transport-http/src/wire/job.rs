@@ -1,13 +1,11 @@
 //! A job as it is shown, and what became of submissions.
 
-use std::time::Duration;
-
 use cmdexec_core::job::{Reason, Status};
-use cmdexec_core::service::{self, Ended, JobView};
+use cmdexec_core::service::Ended;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Seconds, Spec, Time, decode, encode};
+use super::{Seconds, Spec, Time};
 
 /// A job: everything in its spec, and where it stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -216,122 +214,140 @@ pub(crate) enum EndedName {
     WorkerLost,
 }
 
-impl Job {
-    /// The job with all that is known of it.
-    pub(crate) fn whole(view: &JobView) -> Self {
-        let mut job = Self::summary(view);
-        job.spec = Spec::whole(&view.spec);
-        let (stdout, stderr) = (String::from_utf8_lossy(&view.stdout), String::from_utf8_lossy(&view.stderr));
-        if let Some(result) = &mut job.result {
-            result.lines = Some(stdout.lines().count() + stderr.lines().count());
+#[cfg(feature = "server")]
+mod write {
+    use cmdexec_core::service::{AttemptView, JobUpdate, JobView, SubmittedJob};
+
+    use super::{Attempt, Created, Job, RunResult, Update};
+    use crate::wire::{Seconds, Spec, Time, encode};
+
+    impl Job {
+        /// The job with all that is known of it.
+        pub(crate) fn whole(view: &JobView) -> Self {
+            let mut job = Self::summary(view);
+            job.spec = Spec::whole(&view.spec);
+            let (stdout, stderr) = (String::from_utf8_lossy(&view.stdout), String::from_utf8_lossy(&view.stderr));
+            if let Some(result) = &mut job.result {
+                result.lines = Some(stdout.lines().count() + stderr.lines().count());
+            }
+            (job.stdout, job.stderr) = (Some(stdout.into_owned()), Some(stderr.into_owned()));
+            (job.stdout_base64, job.stderr_base64) = (encode(&view.stdout).1, encode(&view.stderr).1);
+            job
         }
-        (job.stdout, job.stderr) = (Some(stdout.into_owned()), Some(stderr.into_owned()));
-        (job.stdout_base64, job.stderr_base64) = (encode(&view.stdout).1, encode(&view.stderr).1);
-        job
-    }
 
-    /// The job as it stands in a list.
-    pub(crate) fn summary(view: &JobView) -> Self {
-        let over = view.status.is_finished() || view.duration.is_some();
-        Self {
-            job_id: view.id.as_uuid(),
-            status: view.status,
-            owner: view.owner.to_string(),
-            version: view.version,
-            worker_id: view.worker.as_ref().map(ToString::to_string),
-            created_at: Time(view.created),
-            started_at: view.started.map(Time),
-            completed_at: view.completed.map(Time),
-            exit_code: view.exit_code,
-            stdout: None,
-            stderr: None,
-            stdout_base64: None,
-            stderr_base64: None,
-            truncated: view.dropped > 0,
-            dropped_bytes: view.dropped,
-            error: view.error.clone(),
-            reason: view.reason,
-            result: over.then(|| RunResult {
-                success: view.exit_code == Some(0),
-                duration: view.duration.map(Seconds),
-                lines: None,
-            }),
-            attempts: view.attempts.iter().map(Attempt::from).collect(),
-            spec: Spec { env: None, ..Spec::whole(&view.spec) },
+        /// The job as it stands in a list.
+        pub(crate) fn summary(view: &JobView) -> Self {
+            let over = view.status.is_finished() || view.duration.is_some();
+            Self {
+                job_id: view.id.as_uuid(),
+                status: view.status,
+                owner: view.owner.to_string(),
+                version: view.version,
+                worker_id: view.worker.as_ref().map(ToString::to_string),
+                created_at: Time(view.created),
+                started_at: view.started.map(Time),
+                completed_at: view.completed.map(Time),
+                exit_code: view.exit_code,
+                stdout: None,
+                stderr: None,
+                stdout_base64: None,
+                stderr_base64: None,
+                truncated: view.dropped > 0,
+                dropped_bytes: view.dropped,
+                error: view.error.clone(),
+                reason: view.reason,
+                result: over.then(|| RunResult {
+                    success: view.exit_code == Some(0),
+                    duration: view.duration.map(Seconds),
+                    lines: None,
+                }),
+                attempts: view.attempts.iter().map(Attempt::from).collect(),
+                spec: Spec { env: None, ..Spec::whole(&view.spec) },
+            }
         }
     }
 
-    /// The job as the service that was asked gave it; `None` if the answer makes no sense.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients read answers"))]
-    pub(crate) fn into_view(self) -> Option<JobView> {
-        let bytes = |text: Option<String>, base64: Option<String>| match base64 {
-            Some(base64) => decode(&base64),
-            None => Some(text.unwrap_or_default().into()),
-        };
-        let attempts: Option<Vec<_>> = self.attempts.into_iter().map(Attempt::into_view).collect();
-        Some(JobView {
-            id: cmdexec_core::id::JobId::from_uuid(self.job_id),
-            owner: self.owner.parse().ok()?,
-            spec: self.spec.into_spec()?.into(),
-            status: self.status,
-            version: self.version,
-            worker: self.worker_id.map(|id| id.parse()).transpose().ok()?,
-            created: self.created_at.0,
-            started: self.started_at.map(|t| t.0),
-            completed: self.completed_at.map(|t| t.0),
-            exit_code: self.exit_code,
-            duration: self.result.and_then(|r| r.duration).map(|Seconds(d): Seconds| -> Duration { d }),
-            reason: self.reason,
-            error: self.error,
-            attempts: attempts?,
-            stdout: bytes(self.stdout, self.stdout_base64)?,
-            stderr: bytes(self.stderr, self.stderr_base64)?,
-            dropped: self.dropped_bytes,
-        })
+    impl From<&AttemptView> for Attempt {
+        fn from(view: &AttemptView) -> Self {
+            Self {
+                number: view.number,
+                worker_id: view.worker.to_string(),
+                started_at: Time(view.started),
+                ended_at: view.ended.map(Time),
+                outcome: view.outcome,
+                exit_code: view.exit_code,
+            }
+        }
     }
-}
 
-impl From<&service::AttemptView> for Attempt {
-    fn from(view: &service::AttemptView) -> Self {
-        Self {
-            number: view.number,
-            worker_id: view.worker.to_string(),
-            started_at: Time(view.started),
-            ended_at: view.ended.map(Time),
-            outcome: view.outcome,
-            exit_code: view.exit_code,
+    impl From<&SubmittedJob> for Created {
+        fn from(job: &SubmittedJob) -> Self {
+            Self { job_id: job.id.as_uuid(), status: job.status, created_at: Time(job.created) }
+        }
+    }
+
+    impl From<&JobUpdate> for Update {
+        fn from(update: &JobUpdate) -> Self {
+            Self {
+                job_id: update.id.as_uuid(),
+                status: update.status,
+                version: update.version,
+                worker_id: update.worker.as_ref().map(ToString::to_string),
+                exit_code: update.exit_code,
+                at: Time(update.at),
+            }
         }
     }
 }
 
-impl Attempt {
-    fn into_view(self) -> Option<service::AttemptView> {
-        Some(service::AttemptView {
-            number: self.number,
-            worker: self.worker_id.parse().ok()?,
-            started: self.started_at.0,
-            ended: self.ended_at.map(|t| t.0),
-            outcome: self.outcome,
-            exit_code: self.exit_code,
-        })
-    }
-}
+#[cfg(feature = "client")]
+mod read {
+    use cmdexec_core::id::JobId;
+    use cmdexec_core::service::{AttemptView, JobView};
 
-impl From<&service::SubmittedJob> for Created {
-    fn from(job: &service::SubmittedJob) -> Self {
-        Self { job_id: job.id.as_uuid(), status: job.status, created_at: Time(job.created) }
-    }
-}
+    use super::{Attempt, Job};
+    use crate::wire::{Seconds, decode};
 
-impl From<&service::JobUpdate> for Update {
-    fn from(update: &service::JobUpdate) -> Self {
-        Self {
-            job_id: update.id.as_uuid(),
-            status: update.status,
-            version: update.version,
-            worker_id: update.worker.as_ref().map(ToString::to_string),
-            exit_code: update.exit_code,
-            at: Time(update.at),
+    impl Job {
+        /// The job as the service that was asked gave it; `None` if the answer makes no sense.
+        pub(crate) fn into_view(self) -> Option<JobView> {
+            let bytes = |text: Option<String>, base64: Option<String>| match base64 {
+                Some(base64) => decode(&base64),
+                None => Some(text.unwrap_or_default().into()),
+            };
+            let attempts: Option<Vec<_>> = self.attempts.into_iter().map(Attempt::into_view).collect();
+            Some(JobView {
+                id: JobId::from_uuid(self.job_id),
+                owner: self.owner.parse().ok()?,
+                spec: self.spec.into_spec()?.into(),
+                status: self.status,
+                version: self.version,
+                worker: self.worker_id.map(|id| id.parse()).transpose().ok()?,
+                created: self.created_at.0,
+                started: self.started_at.map(|t| t.0),
+                completed: self.completed_at.map(|t| t.0),
+                exit_code: self.exit_code,
+                duration: self.result.and_then(|r| r.duration).map(|Seconds(duration)| duration),
+                reason: self.reason,
+                error: self.error,
+                attempts: attempts?,
+                stdout: bytes(self.stdout, self.stdout_base64)?,
+                stderr: bytes(self.stderr, self.stderr_base64)?,
+                dropped: self.dropped_bytes,
+            })
+        }
+    }
+
+    impl Attempt {
+        fn into_view(self) -> Option<AttemptView> {
+            Some(AttemptView {
+                number: self.number,
+                worker: self.worker_id.parse().ok()?,
+                started: self.started_at.0,
+                ended: self.ended_at.map(|t| t.0),
+                outcome: self.outcome,
+                exit_code: self.exit_code,
+            })
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What `get-job` hands a worker.
 
-use std::time::Duration;
-
 use cmdexec_core::service::LeasedJob;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Seconds, Spec, Time};
+#[cfg(feature = "server")]
+use super::Seconds;
+use super::{Spec, Time};
 
 /// A job that a worker has the lease for, with what of its spec a worker needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +33,7 @@ pub(crate) struct Leases {
     pub(crate) jobs: Vec<Lease>,
 }
 
+#[cfg(feature = "server")]
 impl From<&LeasedJob> for Lease {
     fn from(leased: &LeasedJob) -> Self {
         let mut spec = Spec::sparse(&leased.spec);
@@ -50,15 +51,15 @@ impl From<&LeasedJob> for Lease {
     }
 }
 
+#[cfg(feature = "client")]
 impl Lease {
     /// The lease as the service gave it; `None` if the answer makes no sense.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients read answers"))]
     pub(crate) fn into_leased(self) -> Option<LeasedJob> {
         Some(LeasedJob {
             job: cmdexec_core::id::JobId::from_uuid(self.job_id),
             token: self.lease_token.parse().ok()?,
             attempt: self.attempt,
-            lease: Duration::from_millis(self.lease_ttl_ms),
+            lease: std::time::Duration::from_millis(self.lease_ttl_ms),
             expires: self.lease_expires_at.0,
             spec: self.spec.into_spec()?.into(),
         })

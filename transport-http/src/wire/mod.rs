@@ -16,15 +16,22 @@ mod worker;
 pub(crate) use bytes::{decode, encode};
 pub(crate) use job::{Created, CreatedBatch, Job, JobList, JobPage, JobState, Update};
 pub(crate) use lease::{Lease, Leases};
-pub(crate) use output::{Batch, BatchAck, Chunk, Event, OutputAck, OutputBody};
-pub(crate) use report::{Report, ReportAck, Reports};
+pub(crate) use output::{BatchAck, Chunk, Event, OutputAck};
+pub(crate) use report::{Report, ReportAck};
 pub(crate) use scalar::{Cpus, Seconds, Time};
 pub(crate) use spec::Spec;
 pub(crate) use stats::Stats;
-pub(crate) use worker::{Beat, BeatAck, Executor, Register, Registered, Worker, WorkerList};
+pub(crate) use worker::{Beat, BeatAck, Register, Registered, WorkerList};
 
+#[cfg(feature = "client")]
+pub(crate) use output::Batch;
 #[cfg(feature = "server")]
-pub(crate) use {job::StatusName, output::StreamName};
+pub(crate) use {
+    job::StatusName,
+    output::{OutputBody, StreamName},
+    report::Reports,
+    worker::{Executor, Worker},
+};
 
 /// The answer to what was refused: RFC 9457, and two fields of the project's own.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

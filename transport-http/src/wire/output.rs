@@ -1,5 +1,7 @@
 //! Output on its way from a worker, and to whoever reads it.
 
+#[cfg(feature = "client")]
+use cmdexec_core::executor::OutputChunk;
 use cmdexec_core::executor::Stream;
 use cmdexec_core::job::Status;
 #[cfg(feature = "client")]
@@ -10,9 +12,9 @@ use uuid::Uuid;
 #[cfg(feature = "client")]
 use super::encode;
 
-/// Pieces of output, of one attempt or of several.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+/// Pieces of output, of one attempt or of several. Describes the body: clients pack it item by item.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct OutputBody {
     /// Who sends this; needed where the token speaks for any worker.
@@ -37,7 +39,11 @@ pub(crate) struct Batch {
     pub(crate) job_id: Uuid,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lease_token: Option<String>,
-    pub(crate) chunks: Vec<Chunk>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) chunks: Option<Vec<Chunk>>,
+    /// A piece without a number may stand here in their stead.
+    #[serde(flatten)]
+    pub(crate) piece: Option<Chunk>,
 }
 
 /// A piece of output: either `data` or `dataBase64`.
@@ -135,27 +141,35 @@ impl Chunk {
 
 #[cfg(feature = "client")]
 impl Batch {
-    /// A batch in parts of about `most` bytes each.
+    /// A batch in parts of about `most` bytes each; pieces without numbers one by one, as older workers send them.
     pub(crate) fn parts(batch: &OutputBatch, most: usize) -> Vec<Self> {
-        let chunks: Vec<Chunk> = match &batch.pieces {
-            OutputPieces::Numbered(chunks) => chunks.iter().map(Chunk::numbered).collect(),
-            OutputPieces::Plain(chunks) => chunks.iter().map(|c| Chunk::plain(c.stream, &c.bytes)).collect(),
+        let part = |chunks, piece| Self {
+            job_id: batch.job.as_uuid(),
+            lease_token: batch.token.map(|token| token.reveal()),
+            chunks,
+            piece,
         };
-        let part =
-            |chunks| Self { job_id: batch.job.as_uuid(), lease_token: batch.token.map(|token| token.reveal()), chunks };
+        let chunks = match &batch.pieces {
+            OutputPieces::Plain(pieces) if !pieces.is_empty() => {
+                let piece = |piece: &OutputChunk| part(None, Some(Chunk::plain(piece.stream, &piece.bytes)));
+                return pieces.iter().map(piece).collect();
+            }
+            OutputPieces::Plain(_) => [].iter(),
+            OutputPieces::Numbered(chunks) => chunks.iter(),
+        };
         let mut parts = Vec::new();
         let (mut gathered, mut size) = (Vec::new(), 0);
-        for chunk in chunks {
+        for chunk in chunks.map(Chunk::numbered) {
             let more = chunk.size();
             if size + more > most && !gathered.is_empty() {
-                parts.push(part(std::mem::take(&mut gathered)));
+                parts.push(part(Some(std::mem::take(&mut gathered)), None));
                 size = 0;
             }
             size += more;
             gathered.push(chunk);
         }
         // A batch without pieces just asks.
-        parts.push(part(gathered));
+        parts.push(part(Some(gathered), None));
         parts
     }
 }

@@ -1,11 +1,16 @@
 //! How a worker reports the end of attempts.
 
-use cmdexec_core::job;
-use cmdexec_core::service::{FinalOutput, FinishedAttempt};
+#[cfg(feature = "client")]
+use cmdexec_core::{
+    job,
+    service::{FinalOutput, FinishedAttempt},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{BatchAck, Chunk, encode};
+#[cfg(feature = "client")]
+use super::encode;
+use super::{BatchAck, Chunk};
 
 /// The end of an attempt: by its `exitCode`, or precisely by its `outcome`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,9 +47,9 @@ pub(crate) struct Report {
     pub(crate) stderr_base64: Option<String>,
 }
 
-/// Several reports of one worker.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+/// Several reports of one worker. Describes the body: clients pack it item by item.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Reports {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,10 +102,10 @@ pub(crate) enum Outcome {
     },
 }
 
+#[cfg(feature = "client")]
 impl Outcome {
     /// How to say this outcome; `None` for what only a server may say.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients report"))]
-    pub(crate) fn of(outcome: &job::Outcome) -> Option<Self> {
+    fn of(outcome: &job::Outcome) -> Option<Self> {
         Some(match outcome.clone() {
             job::Outcome::Exited { code } => Self::Exited { code },
             job::Outcome::Signaled { signal } => Self::Signaled { signal },
@@ -115,9 +120,9 @@ impl Outcome {
     }
 }
 
+#[cfg(feature = "client")]
 impl Report {
     /// How to report this; `None` for what only a server may say.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients report"))]
     pub(crate) fn of(attempt: &FinishedAttempt) -> Option<Self> {
         let outcome = Outcome::of(&attempt.outcome)?;
         let mut report = Self {

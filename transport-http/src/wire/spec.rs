@@ -104,6 +104,7 @@ pub(crate) enum NetworkName {
 
 impl Spec {
     /// Everything, the defaults included: as a job shows it.
+    #[cfg(feature = "server")]
     pub(crate) fn whole(spec: &JobSpec) -> Self {
         let mut whole = Self::sparse(spec);
         whole.env = Some(spec.env.clone());
@@ -151,7 +152,7 @@ impl Spec {
     }
 
     /// The spec that this stands for; `None` if it says of several what to run, or of none.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only clients read answers"))]
+    #[cfg(feature = "client")]
     pub(crate) fn into_spec(self) -> Option<JobSpec> {
         let mut spec = match (self.command, self.args, self.commands) {
             (Some(line), None, None) => JobSpec::shell(line),
@@ -184,6 +185,7 @@ impl From<cmdexec_core::job::Backoff> for Backoff {
     }
 }
 
+#[cfg(feature = "client")]
 impl From<Backoff> for cmdexec_core::job::Backoff {
     fn from(backoff: Backoff) -> Self {
         Self {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cmdexec_core::executor::Kind;
-use cmdexec_core::job::{Class, Network};
-use cmdexec_core::service;
+use cmdexec_core::job::Network;
+#[cfg(feature = "server")]
+use cmdexec_core::{job::Class, service};
 use serde::{Deserialize, Serialize};
 
 use super::Cpus;
@@ -63,6 +64,7 @@ pub(crate) struct Throughput {
     pub(crate) last_minute: u64,
 }
 
+#[cfg(feature = "server")]
 impl From<&service::Stats> for Stats {
     fn from(stats: &service::Stats) -> Self {
         Self {
@@ -75,6 +77,7 @@ impl From<&service::Stats> for Stats {
     }
 }
 
+#[cfg(feature = "server")]
 impl From<&service::ClassStats> for Queue {
     fn from(stats: &service::ClassStats) -> Self {
         Self {
@@ -85,6 +88,7 @@ impl From<&service::ClassStats> for Queue {
     }
 }
 
+#[cfg(feature = "server")]
 impl From<&Class> for Demand {
     fn from(class: &Class) -> Self {
         let demand = class.demand();

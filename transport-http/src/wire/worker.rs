@@ -1,10 +1,13 @@
 //! Workers: what they say of themselves, what they are told, and how users see them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use cmdexec_core::executor::{Capabilities, Kind};
-use cmdexec_core::service::{self, Heartbeat, HeartbeatReply, Registration, WorkerStatus, WorkerView};
+use cmdexec_core::service::WorkerStatus;
+#[cfg(feature = "server")]
+use cmdexec_core::service::{self, HeartbeatReply, WorkerView};
+#[cfg(feature = "client")]
+use cmdexec_core::service::{Heartbeat, Registration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -181,7 +184,8 @@ pub(crate) struct WorkerList {
     pub(crate) workers: Vec<Worker>,
 }
 
-fn millis(duration: Duration) -> u64 {
+#[cfg(feature = "server")]
+fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -198,6 +202,7 @@ impl Executor {
     }
 }
 
+#[cfg(feature = "client")]
 impl From<&Registration> for Register {
     fn from(registration: &Registration) -> Self {
         Self {
@@ -214,6 +219,7 @@ impl From<&Registration> for Register {
     }
 }
 
+#[cfg(feature = "server")]
 impl From<&service::Registered> for Registered {
     fn from(registered: &service::Registered) -> Self {
         Self {
@@ -227,6 +233,7 @@ impl From<&service::Registered> for Registered {
     }
 }
 
+#[cfg(feature = "client")]
 impl From<&Heartbeat> for Beat {
     fn from(beat: &Heartbeat) -> Self {
         let held =
@@ -241,6 +248,7 @@ impl From<&Heartbeat> for Beat {
     }
 }
 
+#[cfg(feature = "server")]
 impl From<&HeartbeatReply> for BeatAck {
     fn from(reply: &HeartbeatReply) -> Self {
         let uuids = |ids: &[cmdexec_core::id::JobId]| ids.iter().map(cmdexec_core::id::JobId::as_uuid).collect();
@@ -248,6 +256,7 @@ impl From<&HeartbeatReply> for BeatAck {
     }
 }
 
+#[cfg(feature = "server")]
 impl From<&WorkerView> for Worker {
     fn from(view: &WorkerView) -> Self {
         Self {

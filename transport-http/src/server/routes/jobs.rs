@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use cmdexec_core::Error;
 use cmdexec_core::id::JobId;
-use cmdexec_core::job::Problem as Wrong;
 use cmdexec_core::service::{JobQuery, Submission, SubmittedJob};
 use http::{HeaderMap, StatusCode, Uri};
 
@@ -80,24 +79,15 @@ pub(super) async fn create_batch(
     body: Body<BATCH>,
 ) -> Answered {
     let submit = read::batch(&body.bytes, idempotency_key(&headers))??;
-    let Submit { specs, key } = submit;
-    let submission = Submission { specs, idempotency_key: key };
-    let jobs = app.bounded(app.jobs(&user).submit_batch(submission)).await?;
+    let jobs = submitted(&app, &user, submit).await?;
     json(created(&jobs), wire::CreatedBatch { jobs: jobs.iter().map(wire::Created::from).collect() })
 }
 
-/// Submits one job. What is wrong with it is named as it was sent: not as an item of a batch.
+/// Submits what was read.
 pub(super) async fn submitted(app: &App, user: &User, submit: Submit) -> Result<Vec<SubmittedJob>, Error> {
-    let submission = Submission { specs: submit.specs, idempotency_key: submit.key };
-    app.bounded(app.jobs(user).submit_batch(submission)).await.map_err(|error| match error {
-        Error::Invalid(problems) => Error::Invalid(
-            problems
-                .into_iter()
-                .map(|Wrong { field, message }| Wrong::new(field.trim_start_matches("jobs[0]."), message))
-                .collect(),
-        ),
-        other => other,
-    })
+    let Submit { specs, key } = submit;
+    let submission = Submission { specs, idempotency_key: key };
+    app.bounded(app.jobs(user).submit_batch(submission)).await
 }
 
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Option<String> {
