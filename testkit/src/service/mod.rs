@@ -1,7 +1,20 @@
 //! The contract of [`cmdexec_core::service`] as code: what a coordinator holds, and every transport to one.
 //!
-//! ```ignore
-//! async fn rig() -> cmdexec_testkit::service::Rig { … }
+//! ```
+//! use std::sync::Arc;
+//!
+//! use cmdexec_core::coordinator::Coordinator;
+//! use cmdexec_core::store::MemoryStore;
+//! use cmdexec_core::time::ManualClock;
+//! use cmdexec_testkit::service::Rig;
+//!
+//! async fn rig() -> Rig {
+//!     let clock = ManualClock::default();
+//!     let store = MemoryStore::with_clock(Arc::new(clock.clone()));
+//!     let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).build().await.unwrap();
+//!     Rig::new(Arc::new(coordinator), clock)
+//! }
+//!
 //! cmdexec_testkit::service_suite!(rig);
 //! ```
 
@@ -50,7 +63,7 @@ macro_rules! service_suite {
             read::workers_are_shown_as_they_say_they_are,
             lease::a_lease_says_what_to_run,
             lease::the_oldest_of_the_highest_priority_is_first,
-            lease::no_more_come_than_are_asked_for_or_have_slots,
+            lease::as_many_come_as_are_asked_for,
             lease::a_job_goes_only_where_its_resources_fit,
             lease::what_a_worker_has_leased_is_not_free,
             lease::a_job_goes_only_where_its_labels_are,
