@@ -10,12 +10,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cmdexec_core::Error;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{self, Capabilities, Executor, FunctionExecutor, Kind, RunContext, Stream};
 use cmdexec_core::files::Files;
-use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::job::{Command, JobSpec, Outcome, Reason, Status};
-use cmdexec_core::service::{JobService, JobServiceExt, JobView, OutputEvent, OutputQuery, Submission, WorkerStatus};
+use cmdexec_core::service::{
+    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, JobService, JobServiceExt, JobView, LeaseRequest,
+    LeasedJob, OutputAck, OutputBatch, OutputEvent, OutputPieces, OutputQuery, Registered, Registration, Submission,
+    WorkerService, WorkerStatus,
+};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::{Clock, ManualClock};
 use cmdexec_core::worker::{Builder, Ended, Worker, WorkerHandle};
@@ -672,6 +677,86 @@ async fn a_jobs_files_are_there_and_gone_afterwards() {
     let failed = world.view(id).await;
     assert_eq!(failed.reason, Some(Reason::InputError));
     assert!(failed.error.unwrap().contains("ZIP"));
+}
+
+/// Refuses whole calls for one thing in them, as a transport does whose limits are exceeded.
+#[derive(Debug)]
+struct Picky(Arc<dyn WorkerService>);
+
+#[async_trait]
+impl WorkerService for Picky {
+    async fn register(&self, registration: Registration) -> Result<Registered, Error> {
+        self.0.register(registration).await
+    }
+
+    async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
+        self.0.heartbeat(worker, beat).await
+    }
+
+    async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
+        self.0.lease(worker, request).await
+    }
+
+    async fn append_output(
+        &self,
+        worker: &WorkerId,
+        batches: Vec<OutputBatch>,
+    ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
+        let is_bad = |batch: &OutputBatch| match &batch.pieces {
+            OutputPieces::Numbered(chunks) => chunks.iter().any(|chunk| chunk.bytes == "bad"),
+            OutputPieces::Plain(_) => false,
+        };
+        if batches.iter().any(is_bad) {
+            return Err(Error::invalid("chunks", "bad"));
+        }
+        self.0.append_output(worker, batches).await
+    }
+
+    async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
+        if attempts.iter().any(|attempt| attempt.outcome == Outcome::Exited { code: 13 }) {
+            return Err(Error::invalid("exitCode", "bad"));
+        }
+        self.0.finish(worker, attempts).await
+    }
+
+    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
+        self.0.input(worker, job, token).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_holds_up_nothing_else() {
+    let world = World::new().await;
+    world.service.replace(Arc::new(Picky(world.coordinator.as_worker(WorkerId::local()))));
+    let clock = world.clock.clone();
+    let worker = world
+        .builder(move |context: RunContext| {
+            let clock = clock.clone();
+            async move {
+                let line = line(&context);
+                say(&context, line.clone()).await;
+                clock.sleep(Duration::from_secs(1)).await;
+                say(&context, " after").await;
+                Outcome::Exited { code: if line == "13" { 13 } else { 0 } }
+            }
+        })
+        .slots(8)
+        .start()
+        .await
+        .unwrap();
+    let mut ids = Vec::new();
+    for line in ["one", "bad", "two", "13", "three"] {
+        ids.push((line, world.submit(line).await));
+    }
+    for (line, id) in &ids {
+        if *line != "13" {
+            let done = world.until(*id, Status::Completed).await;
+            let expected = if *line == "bad" { " after".to_owned() } else { format!("{line} after") };
+            assert_eq!(String::from_utf8_lossy(&done.stdout), expected);
+        }
+    }
+    world.pass(Duration::from_secs(5)).await;
+    assert_eq!((worker.status().completed, worker.status().reporting), (4, 0));
 }
 
 #[cfg(unix)]

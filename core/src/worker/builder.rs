@@ -197,7 +197,7 @@ impl Builder {
             attempts_dir: work_dir.attempts(),
             held: Arc::new(Held::new(room)),
             phase: watch::Sender::new(phase),
-            output: super::output::Outbox::default(),
+            output: super::outbox::Outbox::default(),
             reports: super::report::Reports::default(),
             nudge: Notify::new(),
             unknown: AtomicBool::new(false),

@@ -1,7 +1,7 @@
 //! The worker runtime: takes jobs from a coordinator, wherever that is, and runs them by its executors.
 //!
 //! One room for each thing it does: [`session`](self) keeps touch, `lease` asks for jobs, `attempt` runs one from its lease to its
-//! report, `inputs` and `unpack` fill its directory, `output` and `report` carry back what comes of it. They share
+//! report, `inputs` and `unpack` fill its directory, `output`, `outbox` and `report` carry back what comes of it. They share
 //! one table, `held`: every attempt from the moment the worker has its lease until its report is acknowledged.
 //!
 //! # What it promises
@@ -22,6 +22,7 @@ mod inputs;
 mod lease;
 mod leftovers;
 mod options;
+mod outbox;
 mod output;
 mod report;
 mod room;

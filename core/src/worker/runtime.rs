@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::handle::{Ended, Phase};
 use super::held::Held;
 use super::options::Options;
-use super::{lease, output, report, session};
+use super::{lease, outbox, report, session};
 use crate::Error;
 use crate::executor::{Executor, GRACE};
 use crate::id::{JobId, WorkerId};
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) attempts_dir: PathBuf,
     pub(super) held: Arc<Held>,
     pub(super) phase: watch::Sender<Phase>,
-    pub(super) output: output::Outbox,
+    pub(super) output: outbox::Outbox,
     pub(super) reports: report::Reports,
     /// Makes the session look at once: the status has changed, an exclusive job has come, the coordinator knows us no more.
     pub(super) nudge: Notify,
@@ -125,7 +125,7 @@ pub(super) async fn run(shared: Arc<Shared>, session: session::Session) -> Ended
     let mut rooms = JoinSet::new();
     rooms.spawn(session::run(Arc::clone(&shared), session));
     rooms.spawn(lease::run(Arc::clone(&shared)));
-    rooms.spawn(output::run(Arc::clone(&shared)));
+    rooms.spawn(outbox::run(Arc::clone(&shared)));
     rooms.spawn(report::run(Arc::clone(&shared)));
 
     let mut panicked = None;
