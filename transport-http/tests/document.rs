@@ -100,3 +100,59 @@ async fn the_page_needs_nothing_from_elsewhere() {
     }
     assert!(!page.text.contains("http://") && !page.text.contains("https://"));
 }
+
+/// The schema behind a reference.
+fn resolved<'d>(document: &'d serde_json::Value, schema: &'d serde_json::Value) -> &'d serde_json::Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => {
+            resolved(document, &document["components"]["schemas"][reference.rsplit('/').next().unwrap()])
+        }
+        None => schema,
+    }
+}
+
+/// Every property of a schema, and of those that it is put together from.
+fn properties(document: &serde_json::Value, schema: &serde_json::Value) -> BTreeSet<String> {
+    let schema = resolved(document, schema);
+    let mut all: BTreeSet<String> =
+        schema["properties"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default();
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        all.extend(properties(document, part));
+    }
+    // Of alternatives, the first is the one without a list around it.
+    all.extend(
+        schema["oneOf"].as_array().and_then(|all| all.first()).map(|one| properties(document, one)).unwrap_or_default(),
+    );
+    all
+}
+
+#[tokio::test]
+async fn every_field_of_the_document_is_one_that_the_server_reads() {
+    let world = World::start().await;
+    let document = send(world.request(Method::GET, "/api/openapi.json")).await.body;
+    let mut seen = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let Some(body) = operation.get("requestBody") else { continue };
+            let schema = &body["content"]["application/json"]["schema"];
+            let fields = properties(&document, schema);
+            assert!(!fields.is_empty(), "{method} {path}");
+            for field in fields {
+                // No field takes a list with a list of null in it.
+                let wrong = serde_json::json!({ &field: [[null]] });
+                let (method, wrong) = (method.to_uppercase().parse::<Method>().unwrap(), Some(wrong));
+                let answer = if operation["tags"][0] == "worker protocol" {
+                    world.worker(method, path, wrong).await
+                } else {
+                    world.user(method, path, wrong).await
+                };
+                let named = answer.fields();
+                assert_eq!(answer.status, 422, "{path} {field}: {}", answer.text);
+                let is_named = named.iter().any(|name| name.split(['.', '[']).next() == Some(field.as_str()));
+                assert!(is_named, "{path} {field}: {named:?}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 90, "{seen}");
+}

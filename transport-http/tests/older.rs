@@ -9,10 +9,14 @@
 
 mod support;
 
-use cmdexec_core::service::Role;
+use std::sync::Arc;
+
+use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::service::{Role, Services};
+use cmdexec_core::store::MemoryStore;
 use http::Method;
 use serde_json::{Value, json};
-use support::{Answer, World, send};
+use support::{Answer, World, send, unlimited};
 
 /// An older worker: a token with its id, nothing else that is new.
 struct Older {
@@ -216,4 +220,24 @@ async fn lists_take_an_offset_and_tell_the_total() {
     let viewer =
         older.world.request(Method::GET, "/api/stats").bearer_auth(older.world.user_token("ada", Role::Viewer));
     assert_eq!(send(viewer).await.ok(200)["queueDepth"], 7);
+}
+
+#[tokio::test]
+async fn after_a_restart_an_older_worker_is_still_known_as_one() {
+    let coordinator = Coordinator::builder(MemoryStore::new()).build().await.unwrap();
+    let services: Arc<dyn Services> = Arc::new(coordinator);
+    let first = World::over(Arc::clone(&services), unlimited()).await;
+    let register = |id: &str| json!({ "workerId": id, "hostname": "h", "cpuCores": 1, "totalMemoryMb": 100 });
+    first.worker(Method::POST, "/api/workers/register", Some(register("old"))).await.ok(200);
+    let mut newer = register("new");
+    newer["executors"] = json!(["process"]);
+    newer["slots"] = json!(1);
+    first.worker(Method::POST, "/api/workers/register", Some(newer)).await.ok(200);
+    first.stop().await;
+    let second = World::over(services, unlimited()).await;
+    for (id, key) in [("old", "command"), ("new", "args")] {
+        second.user(Method::POST, "/api/jobs/create", Some(json!({ "args": ["true"] }))).await.ok(201);
+        let lease = second.worker(Method::GET, &format!("/api/jobs/get-job?workerId={id}"), None).await;
+        assert!(lease.ok(200).get(key).is_some(), "{id}: {}", lease.text);
+    }
 }
