@@ -17,7 +17,7 @@ use super::{inputs, report};
 use crate::executor::{Executor, Kind, OutputSource, RunContext, output_pipe};
 use crate::id::{JobId, LeaseToken};
 use crate::job::{JobSpec, Outcome};
-use crate::service::LeasedJob;
+use crate::service::{FinalOutput, LeasedJob};
 
 /// How many chunks lie between an executor and the attempt's output. A few, so that neither waits for the other's every step.
 const PIPE: usize = 4;
@@ -120,6 +120,7 @@ fn verdict(why: Option<Why>, outcome: Outcome) -> Option<Outcome> {
 
 /// Runs an attempt and hands its end to the reports.
 pub(super) async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
+    let taken = shared.clock.uptime();
     let directory = Directory::make(shared.directory_of(&attempt));
     let mut duration = None;
     let outcome = match &directory {
@@ -153,6 +154,7 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation:
     if let Ok(directory) = directory {
         directory.remove().await;
     }
+    shared.held.took(shared.clock.uptime().saturating_sub(taken));
     drop(reservation);
     if let Some(outcome) = unsent {
         shared.output.hurry();
@@ -162,6 +164,19 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation:
     }
     if attempt.is_lost() {
         shared.held.forget(attempt.token);
+    }
+}
+
+/// Ends an attempt that has not begun, because it was stopped or because there is no room for it.
+pub(super) fn give_back(shared: &Shared, attempt: &Arc<Attempt>) {
+    shared.held.stopped(attempt);
+    match verdict(attempt.why(), Outcome::Stopped) {
+        None => shared.held.forget(attempt.token),
+        // Not run at all, for no fault of its own.
+        Some(_) if attempt.why().is_none() => {
+            shared.reports.push(report::finished(attempt, Outcome::Returned, None, FinalOutput::None));
+        }
+        Some(outcome) => shared.reports.push(report::finished(attempt, outcome, None, FinalOutput::None)),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::ahead::Ahead;
 use super::attempt::{Attempt, Why};
 use super::room::{Place, Room};
 use crate::id::{JobId, LeaseToken};
@@ -23,6 +25,10 @@ pub(super) struct Held {
 struct Table {
     attempts: BTreeMap<LeaseToken, Arc<Attempt>>,
     room: Room,
+    slots: usize,
+    ahead: Ahead,
+    /// Attempts that wait for room; the lease room keeps their order.
+    waiting: usize,
     /// Beyond this many attempts nothing more is asked for: their reports do not get through.
     most: usize,
     /// Nothing more is taken in.
@@ -34,6 +40,8 @@ struct Table {
 pub(super) enum Admission {
     /// There is room for it.
     Run(Arc<Attempt>, Reservation),
+    /// There will be room for it soon, by how long attempts take of late.
+    Wait(Arc<Attempt>),
     /// It goes straight back.
     Refused(Arc<Attempt>),
     /// It is here already.
@@ -60,8 +68,10 @@ impl Drop for Reservation {
 impl Held {
     pub(super) fn new(room: Room) -> Self {
         // Slots free up before their reports are acknowledged, so there may be more attempts than slots.
-        let most = room.free_slots() * 4 + 64;
-        let table = Table { attempts: BTreeMap::new(), room, most, closed: false };
+        let slots = room.free_slots();
+        let most = slots * 4 + 64;
+        let ahead = Ahead::default();
+        let table = Table { attempts: BTreeMap::new(), room, slots, ahead, waiting: 0, most, closed: false };
         Self { table: Mutex::new(table), changed: watch::Sender::new(()) }
     }
 
@@ -75,10 +85,34 @@ impl Held {
         self.changed.subscribe()
     }
 
-    /// How many jobs to ask for.
+    /// How many jobs to ask for. Where that is only for later, nothing is asked for until it is worth a call.
     pub(super) fn wanted(&self) -> usize {
         let table = self.lock();
-        table.room.free_slots().min(table.most.saturating_sub(table.attempts.len()))
+        let most = table.most.saturating_sub(table.attempts.len());
+        let ahead = table.ahead.jobs(table.slots);
+        let wanted = (table.room.free_slots() + ahead).saturating_sub(table.waiting);
+        let is_idle = table.room.free_slots() > table.waiting;
+        if is_idle || wanted * 2 > ahead { wanted.min(most) } else { 0 }
+    }
+
+    /// An attempt has taken its slot for this long.
+    pub(super) fn took(&self, time: Duration) {
+        self.lock().ahead.note(time);
+    }
+
+    /// A place for an attempt that waits for one, if there is room now.
+    pub(super) fn place(self: &Arc<Self>, attempt: &Attempt) -> Option<Reservation> {
+        let mut table = self.lock();
+        let place = table.room.take(&attempt.spec.resources)?;
+        table.waiting = table.waiting.saturating_sub(1);
+        let slot = place.slot;
+        Some(Reservation { held: Arc::clone(self), place: Some(place), slot })
+    }
+
+    /// An attempt no longer waits for a place.
+    pub(super) fn gave_up(&self) {
+        let mut table = self.lock();
+        table.waiting = table.waiting.saturating_sub(1);
     }
 
     /// Enters a lease; from now on it is listed.
@@ -94,7 +128,10 @@ impl Held {
             old.interrupt(Why::Lost);
             is_here = true;
         }
-        let place = if is_here || table.closed { None } else { table.room.take(&lease.spec.resources) };
+        let is_welcome = !is_here && !table.closed;
+        let place = if is_welcome && table.waiting == 0 { table.room.take(&lease.spec.resources) } else { None };
+        let waits = is_welcome && place.is_none() && table.waiting < table.ahead.jobs(table.slots);
+        table.waiting += usize::from(waits);
         let attempt = Arc::new(Attempt::new(lease));
         table.attempts.insert(attempt.token, Arc::clone(&attempt));
         match place {
@@ -102,6 +139,7 @@ impl Held {
                 let slot = place.slot;
                 Admission::Run(attempt, Reservation { held: Arc::clone(self), place: Some(place), slot })
             }
+            None if waits => Admission::Wait(attempt),
             None => Admission::Refused(attempt),
         }
     }
@@ -183,8 +221,6 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::job::JobSpec;
     use crate::time::Timestamp;

@@ -1,5 +1,6 @@
 //! Asking for jobs, and starting what comes.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,15 +8,14 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::ahead::PATIENCE;
 use super::attempt::{self, Attempt};
 use super::backoff::Backoff;
 use super::handle::Phase;
 use super::held::Admission;
-use super::report;
 use super::runtime::{Shared, optional};
 use crate::Error;
-use crate::job::Outcome;
-use crate::service::{FinalOutput, LeaseRequest, LeasedJob};
+use crate::service::{LeaseRequest, LeasedJob};
 use crate::time::Sleep;
 
 /// How long a question waits for a job. Half of what the contract allows: proxies on the way tend to cut at a minute.
@@ -27,12 +27,17 @@ const MARGIN: Duration = Duration::from_secs(20);
 /// How long nothing is asked for after a job did not fit, lest it comes back at once.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
+/// Attempts that wait for a slot, and since when, oldest first. As few as [`super::ahead`] says.
+type Waiting = VecDeque<(Arc<Attempt>, Duration)>;
+
 type Question = Pin<Box<dyn Future<Output = Result<Vec<LeasedJob>, Error>> + Send>>;
 
 enum Event {
     Answer(Result<Vec<LeasedJob>, Error>),
     Rested,
     Changed,
+    /// Somebody may have waited for too long.
+    Impatient,
     Over(Result<(), tokio::task::JoinError>),
 }
 
@@ -44,8 +49,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::for_calls();
     let mut question: Option<Question> = None;
     let mut rest: Option<Sleep> = None;
+    let mut waiting = Waiting::new();
+    let mut patience: Option<Sleep> = None;
     loop {
-        let may_ask = *phase.borrow_and_update() == Phase::Taking && !shared.removed.load(Ordering::SeqCst);
+        let takes = *phase.borrow_and_update() == Phase::Taking;
+        place(&shared, &mut attempts, &mut waiting, takes);
+        if waiting.is_empty() {
+            patience = None;
+        } else if patience.is_none() {
+            patience = Some(shared.clock.sleep(PATIENCE));
+        }
+        let may_ask = takes && !shared.removed.load(Ordering::SeqCst);
         if !may_ask {
             // What it may have claimed goes back: its future does so when it is dropped, and if the claim was lost on
             // the way, the lease comes to nothing because no heartbeat lists it.
@@ -56,14 +70,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 question = Some(ask(&shared, max));
             }
         }
-        let asking = question.is_some();
+        let is_deaf = question.is_some() && waiting.is_empty();
         let event = tokio::select! {
             biased;
             Some(over) = attempts.join_next(), if !attempts.is_empty() => Event::Over(over),
             answer = optional(question.as_mut()) => Event::Answer(answer),
             () = optional(rest.as_mut()) => Event::Rested,
             Ok(()) = phase.changed() => Event::Changed,
-            Ok(()) = changes.changed(), if !asking => Event::Changed,
+            Ok(()) = changes.changed(), if !is_deaf => Event::Changed,
+            () = optional(patience.as_mut()) => Event::Impatient,
         };
         match event {
             Event::Answer(Ok(leases)) => {
@@ -71,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 backoff.reset();
                 let mut refused = false;
                 for lease in leases {
-                    refused |= !start(&shared, &mut attempts, lease);
+                    refused |= !start(&shared, &mut attempts, &mut waiting, lease);
                 }
                 if refused {
                     rest = Some(shared.clock.sleep(AFTER_REFUSAL));
@@ -83,6 +98,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 rest = Some(shared.clock.sleep(shared.next_wait(&mut backoff, error.retry_after())));
             }
             Event::Rested => rest = None,
+            Event::Impatient => patience = None,
             Event::Over(Err(panic)) if panic.is_panic() => {
                 tracing::error!(%panic, "an attempt's task has failed; its lease will run out");
             }
@@ -99,27 +115,48 @@ fn ask(shared: &Arc<Shared>, max: usize) -> Question {
     })
 }
 
-/// Starts what there is room for; what there is none for goes straight back. Whether there was room.
-fn start(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, lease: LeasedJob) -> bool {
+/// Takes a lease in; what there is no room for goes straight back. Whether it was taken.
+fn start(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, waiting: &mut Waiting, lease: LeasedJob) -> bool {
     let exclusive = lease.spec.exclusive;
-    match shared.held.admit(lease) {
+    let taken = match shared.held.admit(lease) {
         Admission::Run(attempt, reservation) => {
             attempts.spawn(attempt::run(Arc::clone(shared), attempt, reservation));
-            if exclusive {
-                shared.nudge.notify_one();
-            }
+            true
+        }
+        Admission::Wait(attempt) => {
+            waiting.push_back((attempt, shared.clock.uptime()));
             true
         }
         Admission::Refused(attempt) => {
             tracing::info!(job = %attempt.job, "a job goes back: there is no room for it");
-            hand_back(shared, &attempt);
+            attempt::give_back(shared, &attempt);
             false
         }
         Admission::Known => true,
+    };
+    if exclusive && taken {
+        shared.nudge.notify_one();
     }
+    taken
 }
 
-fn hand_back(shared: &Shared, attempt: &Arc<Attempt>) {
-    shared.held.stopped(attempt);
-    shared.reports.push(report::finished(attempt, Outcome::Returned, None, FinalOutput::None));
+/// Starts what waits and has room now, in order; gives back what has waited for too long, was stopped, or is not to
+/// begin any more.
+fn place(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, waiting: &mut Waiting, takes: bool) {
+    let now = shared.clock.uptime();
+    while let Some((attempt, since)) = waiting.front() {
+        let is_stale = now.saturating_sub(*since) >= PATIENCE;
+        if !takes || attempt.stop.is_cancelled() {
+            shared.held.gave_up();
+            attempt::give_back(shared, attempt);
+        } else if let Some(reservation) = shared.held.place(attempt) {
+            attempts.spawn(attempt::run(Arc::clone(shared), Arc::clone(attempt), reservation));
+        } else if is_stale {
+            shared.held.gave_up();
+            attempt::give_back(shared, attempt);
+        } else {
+            break;
+        }
+        waiting.pop_front();
+    }
 }

@@ -12,6 +12,7 @@
 //! - Its own capacity is the last word: what does not fit goes straight back.
 //! - Memory is bounded whatever jobs write and however long the coordinator is away: a job whose output nobody takes waits.
 
+mod ahead;
 mod attempt;
 mod backoff;
 mod builder;

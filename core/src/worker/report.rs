@@ -13,9 +13,17 @@ use super::runtime::Shared;
 use crate::Error;
 use crate::job::Outcome;
 use crate::service::{FinalOutput, FinishedAttempt};
+use crate::time::Sleep;
 
 /// How many reports travel in one call.
 const CALL_REPORTS: usize = 256;
+
+/// A call follows the one before it no sooner than this after that one began, unless [`ENOUGH`] reports wait: under load a
+/// commit and a round trip are shared by many, and a report after a pause goes at once.
+const PACE: Duration = Duration::from_millis(5);
+
+/// So many reports are worth a call at once.
+const ENOUGH: usize = 32;
 
 /// How much output travels in one call with its reports.
 const CALL_BYTES: usize = 4 * 1024 * 1024;
@@ -70,6 +78,17 @@ impl Reports {
         self.lock().len()
     }
 
+    /// Waits for the next call's time, or until enough is there for one.
+    async fn keep_pace(&self, mut pace: Sleep) {
+        while self.len() < ENOUGH {
+            tokio::select! {
+                biased;
+                () = &mut pace => return,
+                () = self.some.notified() => {}
+            }
+        }
+    }
+
     /// What goes with the next call.
     fn gather(&self) -> Vec<Report> {
         let mut waiting = self.lock();
@@ -115,6 +134,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             continue;
         }
         let attempts = reports.iter().map(|report| report.finished.clone()).collect();
+        let pace = shared.clock.sleep(PACE);
         let call = shared.service.finish(shared.id(), attempts);
         let asked = match shared.within(CALL_TIME, call).await {
             Ok(answers) => {
@@ -122,6 +142,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 let (again, asked) = settle(&shared, reports, answers);
                 if again.is_empty() {
                     backoff.reset();
+                    shared.reports.keep_pace(pace).await;
                     continue;
                 }
                 shared.reports.put_back(again);

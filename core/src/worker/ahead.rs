@@ -1,0 +1,65 @@
+//! How many jobs to lease beyond the free slots, so that slots don't stand idle while the next jobs are asked for.
+
+use std::time::Duration;
+
+/// What asking for jobs takes under load: a round trip and a commit on either side of it. Jobs for about this time are
+/// leased ahead, so that jobs much longer than it are never: they would wait here while another worker is idle.
+const ASKING: Duration = Duration::from_millis(10);
+
+/// How long a job may wait here for a slot before it goes back: jobs turned out longer than those before them.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long attempts take of late.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// A moving average; `None` before the first.
+    average: Option<Duration>,
+}
+
+impl Ahead {
+    /// An attempt has taken its slot for this long.
+    pub(super) fn note(&mut self, took: Duration) {
+        // An eighth of the weight to the newest, as TCP weighs round trips (RFC 6298); all of it to one that is longer than
+        // everything before.
+        self.average = Some(match self.average {
+            Some(average) if took <= average * 8 => (average * 7 + took) / 8,
+            _ => took,
+        });
+    }
+
+    /// How many jobs to lease beyond the free slots; at most twice the slots.
+    pub(super) fn jobs(&self, slots: usize) -> usize {
+        let Some(average) = self.average else { return 0 };
+        let most = slots.saturating_mul(2);
+        let in_time = ASKING.as_micros().saturating_mul(slots as u128).checked_div(average.as_micros());
+        in_time.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(most).min(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(took: impl IntoIterator<Item = u64>) -> Ahead {
+        let mut ahead = Ahead::default();
+        took.into_iter().for_each(|millis| ahead.note(Duration::from_millis(millis)));
+        ahead
+    }
+
+    #[test]
+    fn only_short_jobs_are_leased_ahead() {
+        assert_eq!(after([]).jobs(8), 0, "nothing is known");
+        assert_eq!(after([1]).jobs(8), 16, "twice the slots at the most");
+        assert_eq!(after([10]).jobs(8), 8);
+        assert_eq!(after([40]).jobs(8), 2);
+        assert_eq!(after([100]).jobs(8), 0);
+        assert_eq!(after([0]).jobs(8), 16);
+    }
+
+    #[test]
+    fn one_long_job_ends_it_at_once_and_short_ones_bring_it_back() {
+        let short = [2; 50];
+        assert_eq!(after(short.into_iter().chain([5_000])).jobs(8), 0);
+        assert_eq!(after([5_000].into_iter().chain([2; 80])).jobs(8), 16);
+    }
+}
