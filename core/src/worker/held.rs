@@ -27,6 +27,8 @@ struct Table {
     room: Room,
     slots: usize,
     ahead: Ahead,
+    /// How many jobs the last question was for beyond what was free then.
+    asked_ahead: usize,
     /// Attempts that wait for room; the lease room keeps their order.
     waiting: usize,
     /// Beyond this many attempts nothing more is asked for: their reports do not get through.
@@ -71,7 +73,8 @@ impl Held {
         let slots = room.free_slots();
         let most = slots * 4 + 64;
         let ahead = Ahead::default();
-        let table = Table { attempts: BTreeMap::new(), room, slots, ahead, waiting: 0, most, closed: false };
+        let table =
+            Table { attempts: BTreeMap::new(), room, slots, ahead, asked_ahead: 0, waiting: 0, most, closed: false };
         Self { table: Mutex::new(table), changed: watch::Sender::new(()) }
     }
 
@@ -87,12 +90,15 @@ impl Held {
 
     /// How many jobs to ask for. Where that is only for later, nothing is asked for until it is worth a call.
     pub(super) fn wanted(&self) -> usize {
-        let table = self.lock();
+        let mut table = self.lock();
         let most = table.most.saturating_sub(table.attempts.len());
-        let ahead = table.ahead.jobs(table.slots);
-        let wanted = (table.room.free_slots() + ahead).saturating_sub(table.waiting);
-        let is_idle = table.room.free_slots() > table.waiting;
-        if is_idle || wanted * 2 > ahead { wanted.min(most) } else { 0 }
+        let (free, ahead) = (table.room.free_slots(), table.ahead.jobs(table.slots));
+        let wanted = (free + ahead).saturating_sub(table.waiting).min(most);
+        if free <= table.waiting && wanted * 2 <= ahead {
+            return 0;
+        }
+        table.asked_ahead = ahead;
+        wanted
     }
 
     /// An attempt has taken its slot for this long.
@@ -130,7 +136,7 @@ impl Held {
         }
         let is_welcome = !is_here && !table.closed;
         let place = if is_welcome && table.waiting == 0 { table.room.take(&lease.spec.resources) } else { None };
-        let waits = is_welcome && place.is_none() && table.waiting < table.ahead.jobs(table.slots);
+        let waits = is_welcome && place.is_none() && table.waiting < table.asked_ahead;
         table.waiting += usize::from(waits);
         let attempt = Arc::new(Attempt::new(lease));
         table.attempts.insert(attempt.token, Arc::clone(&attempt));
