@@ -1,1 +1,148 @@
-fn main() {}
+//! Measures the system against the limits of the machine it runs on, as ratios within one run.
+//!
+//! `cargo run --release -p cmdexec-benches -- all` prints every table; `-- --help` names the parts.
+#![expect(clippy::disallowed_methods, reason = "benches measure with the machine's clock")]
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod children;
+mod embedded;
+mod idle;
+mod latency;
+mod load;
+mod machine;
+mod million;
+mod noop;
+mod process;
+mod rest;
+mod serve;
+mod stats;
+mod submit;
+mod table;
+
+/// Measures the system against the limits of the machine it runs on.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Where databases are made; it must be on the disk that is to be measured.
+    #[arg(long, global = true, default_value = "target/bench")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Every bench, one after the other.
+    All,
+    /// The machine's own limits.
+    Machine,
+    /// Submitting over HTTP: single jobs over 64 connections, and batches of 100.
+    Submit {
+        /// For how long each is measured, in seconds.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Claiming and finishing of no-op jobs by workers over HTTP.
+    Noop {
+        /// How many jobs.
+        #[arg(long, default_value_t = 40_000)]
+        jobs: usize,
+    },
+    /// No-op jobs from submission to result, embedded, in batches.
+    Embedded {
+        /// How many jobs.
+        #[arg(long, default_value_t = 60_000)]
+        jobs: usize,
+    },
+    /// `true` as a process, end to end: one server and one worker process over HTTP.
+    Process {
+        /// How many jobs.
+        #[arg(long, default_value_t = 8_000)]
+        jobs: usize,
+        /// The worker's slots.
+        #[arg(long, default_value_t = 8)]
+        slots: usize,
+    },
+    /// From submission until an idle worker has the job, by long poll.
+    Latency {
+        /// How many jobs.
+        #[arg(long, default_value_t = 1_000)]
+        jobs: usize,
+    },
+    /// Submitting and claiming with a million jobs in the queue.
+    Million {
+        /// How many jobs are in the queue.
+        #[arg(long, default_value_t = 1_000_000)]
+        queued: usize,
+    },
+    /// A server that a thousand workers wait at.
+    Idle {
+        /// How many workers.
+        #[arg(long, default_value_t = 1_000)]
+        workers: usize,
+        /// For how long it is measured, in seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// A load test: workers, jobs of mixed length, and whether anything was lost or run twice.
+    Load {
+        /// How many workers.
+        #[arg(long, default_value_t = 100)]
+        workers: usize,
+        /// How many jobs.
+        #[arg(long, default_value_t = 1_000)]
+        jobs: usize,
+    },
+    /// The server process that the other benches start.
+    #[command(hide = true)]
+    Serve {
+        /// The database.
+        database: PathBuf,
+    },
+    /// The worker process that the other benches start.
+    #[command(hide = true)]
+    Work {
+        /// The server.
+        url: String,
+        /// Its slots.
+        slots: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(arguments))
+}
+
+async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
+    std::fs::create_dir_all(&dir)?;
+    match bench {
+        Bench::All => {
+            machine::bench(&dir).await?;
+            submit::bench(&dir, 5).await?;
+            noop::bench(&dir, 40_000).await?;
+            embedded::bench(&dir, 60_000).await?;
+            process::bench(&dir, 8_000, 8).await?;
+            latency::bench(&dir, 1_000).await?;
+            idle::bench(&dir, 1_000, 20).await?;
+            load::bench(&dir, 100, 1_000).await?;
+            million::bench(&dir, 1_000_000).await
+        }
+        Bench::Machine => machine::bench(&dir).await,
+        Bench::Submit { seconds } => submit::bench(&dir, seconds).await,
+        Bench::Noop { jobs } => noop::bench(&dir, jobs).await,
+        Bench::Embedded { jobs } => embedded::bench(&dir, jobs).await,
+        Bench::Process { jobs, slots } => process::bench(&dir, jobs, slots).await,
+        Bench::Latency { jobs } => latency::bench(&dir, jobs).await,
+        Bench::Million { queued } => million::bench(&dir, queued).await,
+        Bench::Idle { workers, seconds } => idle::bench(&dir, workers, seconds).await,
+        Bench::Load { workers, jobs } => load::bench(&dir, workers, jobs).await,
+        Bench::Serve { database } => serve::server(&database).await,
+        Bench::Work { url, slots } => serve::worker(&url, slots).await,
+    }
+}

@@ -1,0 +1,71 @@
+//! What is measured, as processes of their own: a server over SQLite and a worker, assembled as anybody would.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::executor::ProcessExecutor;
+use cmdexec_core::id::Owner;
+use cmdexec_core::service::{Role, WorkerService};
+use cmdexec_core::time::{Clock, SystemClock};
+use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
+use cmdexec_core::worker::Worker;
+use cmdexec_store_sqlite::SqliteStore;
+use cmdexec_transport_http::client::Client;
+use cmdexec_transport_http::server::{Options, Server};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Both sides of a bench share these; nobody else reaches its loopback port for as long as it lives.
+fn keys() -> Result<Keys> {
+    Ok(Keys::new("a bench's user secret, 32 bytes long", "a bench's worker secret, 32 bytes long")?)
+}
+
+/// A token for submitting.
+pub(crate) fn user_token() -> Result<String> {
+    let owner: Owner = "bench".parse()?;
+    Ok(keys()?.mint_user(&UserClaims::new(owner, Role::Admin, SystemClock.now())))
+}
+
+/// A token for any worker.
+pub(crate) fn worker_token() -> Result<String> {
+    Ok(keys()?.mint_worker(&WorkerClaims::new(None, SystemClock.now())))
+}
+
+/// A worker's client.
+pub(crate) fn worker_client(url: &str) -> Result<Client> {
+    Ok(Client::builder(url).worker_token(worker_token()?).build()?)
+}
+
+/// Serves a database until it is killed; prints its URL when it listens.
+pub(crate) async fn server(database: &Path) -> Result<()> {
+    let store = SqliteStore::open(database).await?;
+    let coordinator = Arc::new(Coordinator::builder(store).build().await?);
+    let mut options = Options::default();
+    options.max_jobs = 0;
+    options.max_heartbeats = 0;
+    options.max_registrations = 0;
+    options.max_requests = 0;
+    let server = Server::builder(coordinator, keys()?).options(options).build()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("http://{}", listener.local_addr()?);
+    server.serve(listener, CancellationToken::new()).await?;
+    Ok(())
+}
+
+/// Works for a server until it is killed; prints its id when it has registered.
+pub(crate) async fn worker(url: &str, slots: usize) -> Result<()> {
+    let service: Arc<dyn WorkerService> = Arc::new(worker_client(url)?);
+    let work_dir = tempfile::tempdir()?;
+    let mut worker = Worker::builder(service, ProcessExecutor::default())
+        .slots(slots)
+        .work_dir(work_dir.path())
+        .drain_timeout(Duration::from_secs(1))
+        .start()
+        .await?;
+    println!("{}", worker.id());
+    worker.wait().await;
+    Ok(())
+}
