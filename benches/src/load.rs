@@ -86,7 +86,7 @@ pub(crate) async fn bench(dir: &Path, workers: usize, jobs: usize) -> Result<()>
     };
     let took = start.elapsed();
     let used = server.used()?;
-    futures_util::future::join_all(handles.into_iter().map(|worker| worker.shutdown())).await;
+    futures_util::future::join_all(handles.into_iter().map(cmdexec_core::worker::WorkerHandle::shutdown)).await;
     server.kill().await?;
     machine::remove_database(&path);
 
