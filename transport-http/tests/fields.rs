@@ -194,6 +194,10 @@ async fn every_wrong_field_of_the_users_other_bodies_is_named() {
     ] {
         refused(&world, false, &Method::POST, path, body, field).await;
     }
+    let form = "--x\r\ncontent-disposition: form-data; name=\"commands\"\r\n\r\ntrue\r\n--x--\r\n";
+    let request = world.request(Method::POST, "/api/execute").header("content-type", "multipart/form-data; boundary=x");
+    let token = world.user_token("ada", cmdexec_core::service::Role::User);
+    assert_eq!(support::send(request.bearer_auth(token).body(form)).await.refused(422, "invalid").fields(), ["file"]);
     let request =
         world.request(Method::POST, "/api/jobs/create").json(&json!({ "command": "a", "idempotencyKey": "b" }));
     let request = request.bearer_auth(world.user_token("ada", cmdexec_core::service::Role::User));

@@ -214,20 +214,17 @@ impl Http {
                 Ok(Err(failed)) => failed,
                 Err(_) => Failed::Broken(format!("no answer within {timeout:?}")),
             };
-            let (error, again) = match failed {
+            let (error, again, at_least) = match failed {
                 Failed::Refused(error) => {
-                    let again = match error {
-                        Error::RateLimited { .. } => true,
-                        Error::Unavailable { .. } => call.repeatable,
-                        _ => false,
-                    };
-                    (error, again)
+                    // Nothing was done for what is one too many.
+                    let again = matches!(error, Error::RateLimited { .. })
+                        || matches!(error, Error::Unavailable { .. }) && call.repeatable;
+                    let at_least = error.retry_after();
+                    (error, again, at_least)
                 }
-                Failed::Unsent(why) => (self.unreachable(call, &why), true),
-                Failed::Broken(why) => (self.unreachable(call, &why), call.repeatable),
+                Failed::Unsent(why) => (self.unreachable(call, &why), true, None),
+                Failed::Broken(why) => (self.unreachable(call, &why), call.repeatable, None),
             };
-            // What a server says counts; of what never came to one, the growing pauses do.
-            let at_least = error.retry_after().filter(|_| matches!(error, Error::RateLimited { .. }));
             match retry.pause(at_least) {
                 Some(pause) if again => tokio::time::sleep(pause).await,
                 _ => return Err(error),

@@ -115,6 +115,9 @@ pub(crate) struct Beat {
     pub(crate) cpu_usage: f64,
     /// How full its memory is, 0 to 100.
     pub(crate) ram_usage: f64,
+    /// How many jobs it completed so far. Not needed: the server counts them itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jobs_completed: Option<u64>,
     /// Every attempt that it holds, until its report is acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) running: Option<Vec<Held>>,
@@ -243,6 +246,7 @@ impl From<&Heartbeat> for Beat {
             status: beat.usage.status,
             cpu_usage: beat.usage.cpu,
             ram_usage: beat.usage.ram,
+            jobs_completed: None,
             running: beat.held.as_ref().map(|all| all.iter().map(held).collect()),
         }
     }

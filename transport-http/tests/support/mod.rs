@@ -1,5 +1,6 @@
 //! A real server on loopback in front of a real coordinator, and ways to call it.
 #![allow(clippy::allow_attributes, dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

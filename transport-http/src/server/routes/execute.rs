@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use cmdexec_core::Error;
 use cmdexec_core::service::JobServiceExt;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use super::jobs::{idempotency_key, submitted};
@@ -13,6 +14,7 @@ use crate::server::App;
 use crate::server::answer::{Answered, json};
 use crate::server::body::{Body, SPEC};
 use crate::server::guard::User;
+use crate::server::problem::Problem;
 use crate::{older, wire};
 
 /// The body of an execution, for the document.
@@ -40,7 +42,17 @@ pub(super) struct ExecuteBody {
         (status = 202, description = "It is there, and will be run", body = wire::Created),
     )
 )]
-pub(super) async fn execute(State(app): State<Arc<App>>, user: User, headers: HeaderMap, body: Body<SPEC>) -> Answered {
+pub(super) async fn execute(
+    State(app): State<Arc<App>>,
+    user: User,
+    headers: HeaderMap,
+    body: Result<Body<SPEC>, Problem>,
+) -> Answered {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
+        return Err(Error::invalid("file", "files in the request (multipart) are not supported yet").into());
+    }
+    let body = body?;
     let Execution { submit, direct, wait } = read::execution(&body.bytes, idempotency_key(&headers))??;
     let created = submitted(&app, &user, submit).await?;
     let created = created.first().ok_or(Error::Internal)?;
