@@ -6,14 +6,17 @@ use std::time::Duration;
 /// leased ahead, so that jobs much longer than it are never: they would wait here while another worker is idle.
 const ASKING: Duration = Duration::from_millis(10);
 
-/// How long a job may wait here for a slot before it goes back: jobs turned out longer than those before them.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a job may wait here for a slot before it goes back: those before it have turned out to be longer ones, and
+/// another worker may be idle.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long attempts take of late.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     /// A moving average; `None` before the first.
     average: Option<Duration>,
+    /// Whether the last answer brought all that was asked for, so that more jobs are likely to wait at the coordinator.
+    is_deep: bool,
 }
 
 impl Ahead {
@@ -27,9 +30,14 @@ impl Ahead {
         });
     }
 
+    /// A question was answered: with all the jobs that were asked for, or with fewer.
+    pub(super) fn answered(&mut self, in_full: bool) {
+        self.is_deep = in_full;
+    }
+
     /// How many jobs to lease beyond the free slots; at most twice the slots.
     pub(super) fn jobs(&self, slots: usize) -> usize {
-        let Some(average) = self.average else { return 0 };
+        let Some(average) = self.average.filter(|_| self.is_deep) else { return 0 };
         let most = slots.saturating_mul(2);
         let in_time = ASKING.as_micros().saturating_mul(slots as u128).checked_div(average.as_micros());
         in_time.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(most).min(most)
@@ -42,6 +50,7 @@ mod tests {
 
     fn after(took: impl IntoIterator<Item = u64>) -> Ahead {
         let mut ahead = Ahead::default();
+        ahead.answered(true);
         took.into_iter().for_each(|millis| ahead.note(Duration::from_millis(millis)));
         ahead
     }
@@ -54,6 +63,13 @@ mod tests {
         assert_eq!(after([40]).jobs(8), 2);
         assert_eq!(after([100]).jobs(8), 0);
         assert_eq!(after([0]).jobs(8), 16);
+    }
+
+    #[test]
+    fn nothing_is_leased_ahead_of_a_queue_that_is_empty() {
+        let mut ahead = after([1]);
+        ahead.answered(false);
+        assert_eq!(ahead.jobs(8), 0);
     }
 
     #[test]

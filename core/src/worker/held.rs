@@ -101,6 +101,11 @@ impl Held {
         wanted
     }
 
+    /// A question was answered: with all the jobs that were asked for, or with fewer.
+    pub(super) fn answered(&self, in_full: bool) {
+        self.lock().ahead.answered(in_full);
+    }
+
     /// An attempt has taken its slot for this long.
     pub(super) fn took(&self, time: Duration) {
         self.lock().ahead.note(time);

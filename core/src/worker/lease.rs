@@ -30,10 +30,11 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// Attempts that wait for a slot, and since when, oldest first. As few as [`super::ahead`] says.
 type Waiting = VecDeque<(Arc<Attempt>, Duration)>;
 
-type Question = Pin<Box<dyn Future<Output = Result<Vec<LeasedJob>, Error>> + Send>>;
+type Question = Pin<Box<dyn Future<Output = (Result<Vec<LeasedJob>, Error>, usize)> + Send>>;
 
 enum Event {
-    Answer(Result<Vec<LeasedJob>, Error>),
+    /// What was asked for was answered; the number is how much that was.
+    Answer(Result<Vec<LeasedJob>, Error>, usize),
     Rested,
     Changed,
     /// Somebody may have waited for too long.
@@ -74,15 +75,16 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let event = tokio::select! {
             biased;
             Some(over) = attempts.join_next(), if !attempts.is_empty() => Event::Over(over),
-            answer = optional(question.as_mut()) => Event::Answer(answer),
+            (answer, asked) = optional(question.as_mut()) => Event::Answer(answer, asked),
             () = optional(rest.as_mut()) => Event::Rested,
             Ok(()) = phase.changed() => Event::Changed,
             Ok(()) = changes.changed(), if !is_deaf => Event::Changed,
             () = optional(patience.as_mut()) => Event::Impatient,
         };
         match event {
-            Event::Answer(Ok(leases)) => {
+            Event::Answer(Ok(leases), asked) => {
                 question = None;
+                shared.held.answered(leases.len() >= asked);
                 backoff.reset();
                 let mut refused = false;
                 for lease in leases {
@@ -92,7 +94,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     rest = Some(shared.clock.sleep(AFTER_REFUSAL));
                 }
             }
-            Event::Answer(Err(error)) => {
+            Event::Answer(Err(error), _) => {
                 question = None;
                 shared.failed(&error);
                 rest = Some(shared.clock.sleep(shared.next_wait(&mut backoff, error.retry_after())));
@@ -111,7 +113,7 @@ fn ask(shared: &Arc<Shared>, max: usize) -> Question {
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let call = shared.service.lease(shared.id(), LeaseRequest { max, wait: WAIT });
-        shared.within(WAIT + MARGIN, call).await
+        (shared.within(WAIT + MARGIN, call).await, max)
     })
 }
 
