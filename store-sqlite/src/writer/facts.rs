@@ -65,6 +65,7 @@ pub(super) struct KeyFact {
 #[derive(Debug)]
 pub(super) struct WorkerFact {
     pub(super) removed: bool,
+    pub(super) renewed: i64,
     pub(super) beat: Beat,
 }
 
@@ -237,11 +238,12 @@ impl Facts {
     }
 
     async fn read_workers(&mut self, conn: &mut SqliteConnection, asked: &HashSet<WorkerId>) -> Result<(), Error> {
-        const QUERY: &str = "SELECT w.id, w.removed, s.beat
+        const QUERY: &str = "SELECT w.id, w.removed, s.renewed, s.beat
             FROM json_each(?1) asked CROSS JOIN workers w ON w.id = asked.value
             JOIN sessions s ON s.id = w.id";
         for row in sqlx::query(QUERY).bind(column::worker_ids(asked)).fetch_all(conn).await? {
-            let fact = WorkerFact { removed: row.try_get(1)?, beat: column::json("beat", row.try_get(2)?)? };
+            let (removed, renewed) = (row.try_get(1)?, row.try_get(2)?);
+            let fact = WorkerFact { removed, renewed, beat: column::json("beat", row.try_get(3)?)? };
             self.workers.insert(column::worker_id(row.try_get(0)?)?, fact);
         }
         Ok(())

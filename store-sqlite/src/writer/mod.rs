@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cmdexec_core::time::Clock;
 use sqlx::Connection;
@@ -41,6 +42,10 @@ const MAILBOX: usize = 1024;
 
 /// How many rows' worth of work go into one transaction, so that nobody waits long behind a crowd.
 const GROUP_WEIGHT: usize = 4096;
+
+/// How long renewals of sessions wait for others when nothing else is to be written. Nobody waits for a heartbeat's answer,
+/// and a thousand idle workers then share a few commits a second.
+const LINGER: Duration = Duration::from_millis(25);
 
 /// The way to the writer. Clones lead to the same one.
 #[derive(Debug, Clone)]
@@ -108,6 +113,9 @@ async fn run(
         {
             waiting.push_back(work);
         }
+        if waiting.iter().all(Work::can_wait) {
+            linger(&mut waiting, &mut mailbox).await;
+        }
         let group = next_group(&mut waiting);
         if group.iter().any(|work| matches!(work, Work::Close)) {
             // What is in the mailbox is still received and done.
@@ -118,6 +126,22 @@ async fn run(
     readers.close().await;
     writer.close().await;
     drop(claim);
+}
+
+/// Waits for company, but no longer than until something comes that somebody waits for.
+async fn linger(waiting: &mut VecDeque<Work>, mailbox: &mut mpsc::Receiver<Work>) {
+    let over = tokio::time::sleep(LINGER);
+    tokio::pin!(over);
+    while waiting.len() < MAILBOX && waiting.back().is_some_and(Work::can_wait) {
+        tokio::select! {
+            biased;
+            work = mailbox.recv() => match work {
+                Some(work) => waiting.push_back(work),
+                None => return,
+            },
+            () = &mut over => return,
+        }
+    }
 }
 
 /// What goes into one transaction. A purge goes alone, because it reads and removes at large.

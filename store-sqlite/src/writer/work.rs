@@ -80,6 +80,11 @@ impl Work {
         }
     }
 
+    /// Whether nobody minds if it waits a little for others to be committed with.
+    pub(super) fn can_wait(&self) -> bool {
+        matches!(self, Self::Renew { .. })
+    }
+
     /// How many rows it is about, a large one counted as one for each 4 KiB.
     pub(super) fn weight(&self) -> usize {
         let rows = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|length| 1 + length / 4096).sum();

@@ -16,13 +16,13 @@ impl Plan<'_> {
             return Err(Error::Refused(ErrorKind::Conflict, "the worker was removed".to_owned()));
         }
         let beat = fact.map_or_else(Beat::default, |fact| fact.beat.clone());
-        self.write_session(worker, &beat)?;
+        let now = self.now.as_millis();
+        self.write_session(worker, &beat, now)?;
         let id = self.script.put(worker.as_str().as_bytes());
         let info = self.script.put(info);
-        let now = self.now.as_millis();
         // The time of registration counts only for a worker that is new.
         self.script.row(Part::Workers, &[id.at, id.len, info.at, info.len, Some(now)]);
-        self.facts.workers.insert(worker.clone(), WorkerFact { removed: false, beat });
+        self.facts.workers.insert(worker.clone(), WorkerFact { removed: false, renewed: now, beat });
         Ok(())
     }
 
@@ -31,17 +31,20 @@ impl Plan<'_> {
         let before = std::mem::replace(&mut fact.beat, beat.clone());
         fact.beat.completed = fact.beat.completed.saturating_add(before.completed);
         fact.beat.failed = fact.beat.failed.saturating_add(before.failed);
-        let (removed, beat) = (fact.removed, fact.beat.clone());
-        self.write_session(worker, &beat)?;
+        if !fact.removed {
+            fact.renewed = self.now.as_millis();
+        }
+        let (removed, renewed, beat) = (fact.removed, fact.renewed, fact.beat.clone());
+        self.write_session(worker, &beat, renewed)?;
         let before = before.held;
         Ok(if removed { Renewed::Removed { before } } else { Renewed::Yes { before } })
     }
 
-    fn write_session(&mut self, worker: &WorkerId, beat: &Beat) -> Result<(), Error> {
+    fn write_session(&mut self, worker: &WorkerId, beat: &Beat, renewed: i64) -> Result<(), Error> {
         let json = serde_json::to_vec(beat).map_err(|e| Error::row("beat", e))?;
         let id = self.script.put(worker.as_str().as_bytes());
         let json = self.script.put(&json);
-        self.script.row(Part::Sessions, &[id.at, id.len, Some(self.now.as_millis()), json.at, json.len]);
+        self.script.row(Part::Sessions, &[id.at, id.len, Some(renewed), json.at, json.len]);
         Ok(())
     }
 

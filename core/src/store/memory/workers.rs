@@ -38,7 +38,9 @@ impl Workers {
 
     pub(super) fn renew(&mut self, worker: &WorkerId, beat: Beat, now: Timestamp) -> Renewed {
         let Some(row) = self.0.get_mut(worker) else { return Renewed::Unknown };
-        row.renewed = now;
+        if !row.removed {
+            row.renewed = now;
+        }
         let before = std::mem::replace(&mut row.beat, beat);
         row.beat.completed = row.beat.completed.saturating_add(before.completed);
         row.beat.failed = row.beat.failed.saturating_add(before.failed);

@@ -80,7 +80,7 @@ macro_rules! store_tests {
                 a_session_that_is_over_ends_no_lease_before_its_floor,
                 a_hard_end_ends_a_lease_whatever_the_session,
                 registering_renews_a_session,
-                a_removed_workers_session_counts_all_the_same,
+                a_removed_workers_leases_end_whatever_it_beats,
                 one_worker_s_silence_is_its_own,
                 keep_keeps_a_leases_deadlines,
                 a_finished_job_has_no_lease,
