@@ -17,12 +17,20 @@ pub(crate) fn new(columns: &[&str]) -> Table {
 }
 
 /// Prints a table.
-pub(crate) fn print(table: &Table) -> std::io::Result<()> {
+pub(crate) fn print(mut table: Table) -> std::io::Result<()> {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let mut out = std::io::stdout().lock();
     for line in table.lines() {
-        writeln!(out, "{}", line.trim_end().strip_prefix(' ').unwrap_or(&line))?;
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// How long titles may be beside columns that take `others`: whatever the terminal has left.
+pub(crate) fn room_for_titles(table: &Table, others: u16) -> usize {
+    table.width().map_or(60, |width| usize::from(width.saturating_sub(others)).clamp(16, 60))
 }
 
 /// A job's status in its colour.
@@ -49,7 +57,7 @@ pub(crate) fn worker_status(status: WorkerStatus) -> Cell {
 }
 
 /// What a job is called: its name, or the start of what it runs.
-pub(crate) fn title(spec: &JobSpec) -> String {
+pub(crate) fn title(spec: &JobSpec, most: usize) -> String {
     let text = match (&spec.name, &spec.command) {
         (Some(name), _) => name.clone(),
         (None, Command::Shell(line)) => line.clone(),
@@ -58,7 +66,7 @@ pub(crate) fn title(spec: &JobSpec) -> String {
     };
     // A job's text must not steer the reader's terminal.
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    cut(plain.trim(), 40)
+    cut(plain.trim(), most)
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -71,8 +79,8 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// How long ago something was.
-pub(crate) fn ago(at: Timestamp) -> String {
-    format!("{} ago", span(SystemClock.now().since(at)))
+pub(crate) fn age(at: Timestamp) -> String {
+    span(SystemClock.now().since(at))
 }
 
 /// A length of time in the unit that fits.
@@ -93,8 +101,8 @@ mod tests {
 
     #[test]
     fn titles_are_short_and_plain() {
-        assert_eq!(title(&JobSpec::argv(["echo", "\x1b[2J\nx"])), "echo  [2J x");
-        assert_eq!(title(&JobSpec::shell("é".repeat(50))).chars().count(), 40);
+        assert_eq!(title(&JobSpec::argv(["echo", "\x1b[2J\nx"]), 40), "echo  [2J x");
+        assert_eq!(title(&JobSpec::shell("é".repeat(50)), 40).chars().count(), 40);
     }
 
     #[test]

@@ -49,17 +49,19 @@ pub(crate) async fn run(jobs: &dyn JobService, args: &ListArgs, json: bool) -> a
 }
 
 fn show(jobs: &[JobView]) -> std::io::Result<()> {
-    let mut lines = table::new(&["JOB", "RUNS", "STATUS", "EXIT", "WORKER", "SUBMITTED", "RAN FOR"]);
+    let mut lines = table::new(&["JOB", "RUNS", "STATUS", "EXIT", "WORKER", "AGE", "RAN FOR"]);
+    // The others, as wide as they usually are.
+    let most = table::room_for_titles(&lines, 104);
     for job in jobs {
         lines.add_row([
             Cell::new(job.id),
-            Cell::new(table::title(&job.spec)),
+            Cell::new(table::title(&job.spec, most)),
             table::status(job.status),
             Cell::new(job.exit_code.map(|code| code.to_string()).unwrap_or_default()),
             Cell::new(job.worker.as_ref().map(ToString::to_string).unwrap_or_default()),
-            Cell::new(table::ago(job.created)),
+            Cell::new(table::age(job.created)),
             Cell::new(job.duration.map(table::span).unwrap_or_default()),
         ]);
     }
-    table::print(&lines)
+    table::print(lines)
 }

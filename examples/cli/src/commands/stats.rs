@@ -23,20 +23,20 @@ fn show(stats: &Stats) -> std::io::Result<()> {
     for (status, count) in &stats.jobs {
         jobs.add_row([table::status(*status), Cell::new(count)]);
     }
-    table::print(&jobs)?;
+    table::print(jobs)?;
     writeln!(std::io::stdout().lock())?;
     let mut workers = table::new(&["WORKERS", ""]);
     for (status, count) in &stats.workers {
         workers.add_row([table::worker_status(*status), Cell::new(count)]);
     }
-    table::print(&workers)?;
+    table::print(workers)?;
     if !stats.queues.is_empty() {
         writeln!(std::io::stdout().lock())?;
         let mut queues = table::new(&["QUEUE", "JOBS", "FIRST WAITS FOR"]);
         for queue in &stats.queues {
             queues.add_row([queue.class.key().to_owned(), queue.queued.to_string(), table::span(queue.head_wait)]);
         }
-        table::print(&queues)?;
+        table::print(queues)?;
     }
     writeln!(std::io::stdout().lock(), "\n{} jobs ended in the last minute", stats.finished_last_minute)
 }

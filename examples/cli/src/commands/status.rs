@@ -31,7 +31,7 @@ fn show(job: &JobView) -> std::io::Result<()> {
         lines.add_row([format!("{name}:"), value]);
     };
     line("job", job.id.to_string());
-    line("runs", table::title(&job.spec));
+    line("runs", table::title(&job.spec, 100));
     line("status", job.status.to_string());
     if let Some(error) = &job.error {
         line("why", error.clone());
@@ -43,7 +43,7 @@ fn show(job: &JobView) -> std::io::Result<()> {
     if let Some(worker) = &job.worker {
         line("worker", worker.to_string());
     }
-    line("submitted", format!("{} ({})", job.created, table::ago(job.created)));
+    line("submitted", format!("{} ({} ago)", job.created, table::age(job.created)));
     if let Some(started) = job.started {
         line("started", format!("{started} ({} later)", table::span(started.since(job.created))));
     }
@@ -64,5 +64,5 @@ fn show(job: &JobView) -> std::io::Result<()> {
     } else if bytes > 0 {
         line("output", format!("`cmdexec logs {}`", job.id));
     }
-    table::print(&lines)
+    table::print(lines)
 }

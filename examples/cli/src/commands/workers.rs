@@ -45,8 +45,8 @@ fn show(workers: &[WorkerView]) -> std::io::Result<()> {
             Cell::new(worker.jobs_completed),
             Cell::new(worker.jobs_failed),
             Cell::new(worker.labels.join(",")),
-            Cell::new(table::ago(worker.last_heartbeat)),
+            Cell::new(format!("{} ago", table::age(worker.last_heartbeat))),
         ]);
     }
-    table::print(&lines)
+    table::print(lines)
 }
