@@ -69,3 +69,14 @@ fn the_help_names_every_setting_and_shows_no_value() {
     }
     assert!(!help.contains(secret));
 }
+
+#[test]
+fn the_book_names_every_setting() {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
+    let book = std::fs::read_to_string(book).unwrap();
+    let help = String::from_utf8(server(&["--help"], &[]).stdout).unwrap();
+    for rest in help.split('[').skip(1) {
+        let name: String = rest.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+        assert!(name.is_empty() || name == "OPTIONS" || book.contains(&format!("`{name}`")), "{name} is missing");
+    }
+}
