@@ -43,6 +43,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let server = Server::builder(Arc::clone(&coordinator) as _, keys.clone()).options(http).build()?;
 
     if let Some((recorder, listener)) = metrics {
+        println!("metrics on http://{}/metrics", listener.local_addr()?);
         let serving = metrics::serve(listener, recorder, coordinator.jobs(), signals.asked.clone());
         tokio::spawn(serving);
     }

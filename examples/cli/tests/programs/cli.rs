@@ -1,11 +1,13 @@
 //! What the command line program does for people.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Site, until};
+use crate::harness::{Cli, Site, try_server, until};
 
 #[test]
 fn run_shows_both_streams_and_exits_as_the_job_did() {
@@ -146,4 +148,28 @@ fn completions_and_help_need_no_server() {
     }
     assert!(cli.say(&["--help"]).contains("Exit codes"));
     assert!(cli.say(&["run", "--help"]).contains("Examples:"));
+}
+
+#[test]
+fn a_first_try_needs_nothing_but_what_the_server_prints() {
+    let args = ["--dev", "--port", "0", "--metrics-bind", "127.0.0.1:0"];
+    let (_server, lines) = try_server(&args, "/api/docs");
+    let after = |sign: &str| {
+        let rest = lines.iter().find_map(|line| line.split_once(sign)).unwrap().1;
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let cli = Cli { url: after("listening on "), token: after("CMDEXEC_TOKEN=") };
+    let id = cli.say(&["submit", "true"]);
+    assert_eq!(cli.job(&id)["owner"], "local");
+
+    let metrics = after("metrics on http://");
+    let mut page = String::new();
+    let mut connection = TcpStream::connect(metrics.strip_suffix("/metrics").unwrap()).unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    connection.read_to_string(&mut page).unwrap();
+    for line in
+        ["cmdexec_jobs{status=\"queued\"} 1\n", "cmdexec_jobs_submitted_total 1\n", "cmdexec_store_seconds_bucket{"]
+    {
+        assert!(page.contains(line), "{line} is missing in:\n{page}");
+    }
 }

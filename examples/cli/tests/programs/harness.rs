@@ -143,13 +143,22 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits for the line that says that it is there; gives the rest of that line.
     fn start(command: &mut Command, sign: &str) -> (Self, String) {
+        let (process, lines) = Self::start_until(command, |line| line.starts_with(sign));
+        (process, lines.last().unwrap().strip_prefix(sign).unwrap().to_owned())
+    }
+
+    /// Starts it and waits for a line; gives all lines up to it.
+    fn start_until(command: &mut Command, is_last: impl Fn(&str) -> bool) -> (Self, Vec<String>) {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.by_ref().map_while(Result::ok).find_map(|line| line.strip_prefix(sign).map(str::to_owned));
-        let line = line.unwrap_or_else(|| panic!("{command:?} ended before it was there: {:?}", child.wait()));
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| is_last(line)) {
+            let line = output.next();
+            lines.push(line.unwrap_or_else(|| panic!("{command:?} ended before it was there: {:?}", child.wait())));
+        }
         // Nobody reads on, but its pipe must not fill up.
-        let out = std::thread::spawn(move || lines.for_each(drop));
-        (Self { child, _out: out }, line)
+        let out = std::thread::spawn(move || output.for_each(drop));
+        (Self { child, _out: out }, lines)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -187,7 +196,7 @@ impl Server {
 }
 
 pub(crate) struct Cli {
-    url: String,
+    pub(crate) url: String,
     pub(crate) token: String,
 }
 
@@ -221,6 +230,12 @@ impl Cli {
     pub(crate) fn until(&self, id: &str, status: &str) -> Value {
         until(&format!("{id} is {status}"), || Some(self.job(id)).filter(|job| job["status"] == status))
     }
+}
+
+/// What a server in its first try prints, until the line that has this text.
+pub(crate) fn try_server(args: &[&str], last: &str) -> (Process, Vec<String>) {
+    let mut command = Command::new(program("cmdexec-server"));
+    Process::start_until(command.env_clear().args(args), |line| line.contains(last))
 }
 
 /// A server that is not expected to run.
