@@ -39,10 +39,10 @@ async fn run(executor: &ProcessExecutor, line: &str, dir: PathBuf) -> Outcome {
     outcome
 }
 
+/// What the killed process does; in the tests' own process it is nothing.
 #[tokio::test]
-#[ignore = "the other tests run it as the process that they kill"]
 async fn worker() {
-    let root = PathBuf::from(std::env::var("CMDEXEC_TEST_DIR").unwrap());
+    let Some(root) = std::env::var_os("CMDEXEC_TEST_DIR").map(PathBuf::from) else { return };
     let executor = ProcessExecutor::new(options(std::env::var("CMDEXEC_TEST_WEAK").is_ok())).unwrap();
     let first = run(&executor, ESCAPE, root.join("first")).await;
     let beats = beats(&root);
@@ -68,7 +68,7 @@ impl Worker {
             std::fs::create_dir(root.path().join(attempt)).unwrap();
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "worker"]).env("CMDEXEC_TEST_DIR", root.path());
+        command.args(["--exact", "worker"]).env("CMDEXEC_TEST_DIR", root.path());
         if weak {
             command.env("CMDEXEC_TEST_WEAK", "1");
         }

@@ -795,37 +795,3 @@ async fn wrong_options_are_all_named() {
     let said = error.to_string();
     assert!(["slots", "memory_mb", "labels"].iter().all(|field| said.contains(field)), "{said}");
 }
-
-/// Not a benchmark: prints what the runtime costs, for who wants to look.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints a figure"]
-async fn throughput_of_functions() {
-    throughput(FunctionExecutor::new(async |_| DONE), 20_000).await;
-}
-
-/// Not a benchmark either.
-#[cfg(unix)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints a figure"]
-async fn throughput_of_processes() {
-    throughput(executor::process::ProcessExecutor::default(), 4_000).await;
-}
-
-async fn throughput(executor: impl Executor, count: usize) {
-    let coordinator = Coordinator::builder(MemoryStore::new()).build().await.unwrap();
-    let jobs = coordinator.jobs();
-    let specs = vec![JobSpec::argv(["/bin/true"]); 1_000];
-    for _ in 0..count / 1_000 {
-        let submission = Submission { specs: specs.clone(), idempotency_key: None };
-        jobs.submit_batch(submission).await.unwrap();
-    }
-    let clock = cmdexec_core::time::SystemClock;
-    let worker = Worker::builder(coordinator.as_worker(WorkerId::local()), executor).slots(8).start().await.unwrap();
-    let before = clock.uptime();
-    while worker.status().completed < count as u64 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let took = clock.uptime().saturating_sub(before);
-    println!("{:.0} jobs/s", count as f64 / took.as_secs_f64());
-    worker.shutdown().await;
-}

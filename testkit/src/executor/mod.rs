@@ -2,11 +2,17 @@
 //!
 //! An executor is held to it by one macro call with a function that makes a [`Subject`]:
 //!
-//! ```ignore
+//! ```
+//! use std::time::Duration;
+//!
+//! use cmdexec_core::executor::process::{Options, ProcessExecutor};
 //! use cmdexec_testkit::executor::{Subject, executor_suite};
 //!
+//! const GRACE: Duration = Duration::from_millis(500);
+//!
 //! async fn make() -> Subject {
-//!     Subject::new(MyExecutor::new(), GRACE).with_image("busybox")
+//!     let options = Options { grace: GRACE, ..Options::default() };
+//!     Subject::new(ProcessExecutor::new(options).expect("these options are good"), GRACE)
 //! }
 //! executor_suite!(make);
 //! ```
