@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::process::{Options, ProcessExecutor};
+use cmdexec_core::executor::{Executor, Limit};
 use cmdexec_core::files::Files;
 use cmdexec_core::id::{Owner, WorkerId};
 use cmdexec_core::service::{JobService, Role};
@@ -38,6 +39,8 @@ pub(crate) struct Service {
     address: SocketAddr,
     database: PathBuf,
     token: String,
+    /// Whether jobs run as users of their own.
+    own_users: bool,
 }
 
 impl Service {
@@ -55,6 +58,7 @@ impl Service {
         // Jobs see nothing of the database and the secrets, where that can be had.
         let hidden = vec![args.data.canonicalize()?];
         let executor = ProcessExecutor::new(Options { hidden, ..Options::default() })?;
+        let own_users = executor.capabilities().limits.contains(&Limit::User);
         let worker = Worker::builder(coordinator.as_worker(WorkerId::local()), executor).start().await?;
 
         let secrets =
@@ -69,7 +73,7 @@ impl Service {
             async move { server.serve(listener, stop).await }
         });
         let jobs = coordinator.jobs();
-        Ok(Self { coordinator, jobs, files, worker, serving, stop, address, database, token })
+        Ok(Self { coordinator, jobs, files, worker, serving, stop, address, database, token, own_users })
     }
 
     pub(crate) fn jobs(&self) -> &dyn JobService {
@@ -83,7 +87,12 @@ impl Service {
     pub(crate) fn introduce(&self) {
         println!("Command Executor {}, all of it in this process:", env!("CARGO_PKG_VERSION"));
         println!("  a coordinator, which keeps jobs in {}", self.database.display());
-        println!("  a worker, which runs them as isolated processes of this machine");
+        let users = if self.own_users {
+            "each slot as a user of its own"
+        } else {
+            "as you: root can give them users of their own"
+        };
+        println!("  a worker, which runs them as isolated processes of this machine, {users}");
         println!("  the HTTP API, described at http://{}/api/docs\n", self.address);
     }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Cli, Site, try_server, until};
+use crate::harness::{Cli, Site, nap, processes, try_server, until};
 
 #[test]
 fn run_shows_both_streams_and_exits_as_the_job_did() {
@@ -83,10 +83,11 @@ fn cancelling_ends_jobs_whether_they_run_or_not() {
     assert_eq!(cli.say(&["cancel", &queued]), format!("{queued} cancelled"));
 
     let _worker = site.worker(&server, "w", &[]);
-    let running = cli.say(&["submit", "exec sleep 600.25"]);
+    let nap = nap(10);
+    let running = cli.say(&["submit", &format!("exec {nap}")]);
     cli.until(&running, "running");
     assert_eq!(cli.say(&["cancel", "--wait", &running]), format!("{running} cancelled"));
-    assert_eq!(crate::harness::processes("sleep\u{0}600.25"), 0);
+    assert_eq!(processes(&nap), 0);
 
     let again = cli.run(&["cancel", &queued]);
     assert_eq!(again.status.code(), Some(1));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 
-use crate::harness::{Server, Site, processes, until};
+use crate::harness::{Server, Site, nap, processes, run_server, until};
 
 /// Clients that submit jobs at the same time, and how many each.
 const CLIENTS: usize = 4;
@@ -76,15 +76,14 @@ fn the_jobs_of_a_worker_that_is_killed_are_tried_elsewhere_and_its_processes_die
     let first = site.worker(&server, "first", &[]);
     let cli = site.cli(&server);
     // The first time it stays, with a child that tries to get away.
-    let line = format!(
-        "cd {}; if mkdir been-here; then setsid sleep 600.5 & exec sleep 600.75; fi; echo done",
-        site.traces().display()
-    );
+    let (nap, escape) = (nap(11), nap(12));
+    let traces = site.traces();
+    let line = format!("cd {}; if mkdir been-here; then setsid {escape} & exec {nap}; fi; echo done", traces.display());
     let id = cli.say(&["submit", &line]);
-    until("it runs", || (processes("sleep\u{0}600.") == 2).then_some(()));
+    until("it runs", || (processes(&nap) + processes(&escape) == 2).then_some(()));
 
     first.kill();
-    until("its processes are gone", || (processes("sleep\u{0}600.") == 0).then_some(()));
+    until("its processes are gone", || (processes(&nap) + processes(&escape) == 0).then_some(()));
     let _second = site.worker(&server, "second", &[]);
     let job = cli.until(&id, "completed");
     assert_eq!(job["attempts"][0]["outcome"], "worker_lost");
@@ -100,12 +99,12 @@ fn two_servers_do_not_share_a_database() {
     let site = Site::new();
     let first = site.server(0, &[]);
     let database = format!("sqlite://{}", site.path().join("data/jobs.db").display());
-    let second = crate::harness::run_server(&["--port", "0", "--metrics-bind", "off", "--database-url", &database]);
+    let second = run_server(&["--port", "0", "--metrics-bind", "off", "--database-url", &database]);
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8(second.stderr).unwrap().contains("is open already"));
 
     // Nor an address.
-    let taken = crate::harness::run_server(&["--dev", "--port", &first.port().to_string()]);
+    let taken = run_server(&["--dev", "--port", &first.port().to_string()]);
     assert_eq!(taken.status.code(), Some(1));
     assert!(String::from_utf8(taken.stderr).unwrap().contains("PORT"));
 }

@@ -243,8 +243,14 @@ pub(crate) fn run_server(args: &[&str]) -> Output {
     Command::new(program("cmdexec-server")).env_clear().args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// The processes whose command line has this text.
-pub(crate) fn processes(text: &str) -> usize {
+/// A command that ends by itself only after the test, and that no other test (nor this one in another run) uses.
+pub(crate) fn nap(minutes: u32) -> String {
+    format!("sleep {minutes}m 0.{}", std::process::id())
+}
+
+/// How many processes run this command.
+pub(crate) fn processes(command: &str) -> usize {
+    let line = command.replace(' ', "\0");
     let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("cmdline"));
-    entries.filter(|path| fs::read(path).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))).count()
+    entries.filter(|path| fs::read(path).is_ok_and(|found| String::from_utf8_lossy(&found).starts_with(&line))).count()
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Site, processes, until};
+use crate::harness::{Site, nap, processes, until};
 
 #[test]
 fn a_server_ends_in_order_and_its_successor_carries_on() {
@@ -55,7 +55,8 @@ fn a_worker_gives_back_what_it_can_not_finish() {
     let site = Site::new();
     let server = site.server(0, &[]);
     let cli = site.cli(&server);
-    let id = cli.say(&["submit", "--max-attempts", "1", "exec sleep 600.125"]);
+    let nap = nap(13);
+    let id = cli.say(&["submit", "--max-attempts", "1", &format!("exec {nap}")]);
     for (name, drain, signals) in [("patient", "0s", 1), ("hurried", "1h", 2)] {
         let worker = site.worker(&server, name, &[("DRAIN_TIMEOUT", drain)]);
         cli.until(&id, "running");
@@ -64,7 +65,7 @@ fn a_worker_gives_back_what_it_can_not_finish() {
             until("it drains", || (cli.json(&["workers", name])["workers"][0]["status"] != "busy").then_some(()));
         }
         assert_eq!(worker.ended().code(), Some(if signals == 1 { 0 } else { 130 }));
-        assert_eq!(processes("sleep\u{0}600.125"), 0);
+        assert_eq!(processes(&nap), 0);
         let job = cli.job(&id);
         assert_eq!((&job["status"], &job["attempts"][0]["outcome"]), (&"queued".into(), &"returned".into()));
     }
