@@ -52,7 +52,10 @@ fn a_server_that_is_killed_under_load_loses_nothing_and_runs_nothing_twice() {
     for (id, trace) in &acknowledged {
         assert_eq!(site.trace(trace).as_deref(), Some("x\n"), "{trace} ran exactly once");
         let job = cli.job(id);
-        assert_eq!(job["attempts"].as_array().unwrap().len(), 1, "{job}");
+        // A lease whose answer the crash cut off goes back without having run.
+        let attempts = job["attempts"].as_array().unwrap();
+        let ran: Vec<_> = attempts.iter().filter(|attempt| attempt["outcome"] != "returned").collect();
+        assert_eq!(ran.len(), 1, "{job}");
     }
     assert_eq!(cli.json(&["stats"])["jobs"]["completed"], ids.len(), "and there is nothing else");
 }

@@ -1,11 +1,7 @@
 //! The tests, by subject. [`store_suite!`](crate::store_suite) runs them; [`store_tests!`](crate::store_tests) names
 //! them, one for every promise.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use cmdexec_core::job::Job;
 use cmdexec_core::store::{Error, ErrorKind};
