@@ -12,10 +12,10 @@ use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
-    OutputPieces, OutputQuery, Registration, Submission, Usage, WorkerService, WorkerStatus,
+    OutputPieces, OutputQuery, Registration, Submission, Usage, WatchQuery, WorkerService, WorkerStatus,
 };
 use cmdexec_core::store::{Chunk, Listed, MemoryStore};
-use cmdexec_core::time::ManualClock;
+use cmdexec_core::time::{Clock, ManualClock};
 use cmdexec_testkit::store::{Call, Fault, FaultyStore, Gate};
 use futures_util::StreamExt;
 
@@ -438,6 +438,20 @@ async fn output_whose_write_failed_is_counted_once() {
     worker.write(&leased, &[2]).await.unwrap();
     worker.finish(&leased, EXIT_0).await.unwrap();
     assert_eq!(&rig.job(id).await.stdout[..], b"0;1;2;");
+}
+
+#[tokio::test]
+async fn a_watcher_of_all_jobs_hears_of_scheduled_ones_too() {
+    let rig = Rig::new().await;
+    let mut updates = rig.jobs.watch(WatchQuery::All).await.unwrap();
+    let mut later = JobSpec::shell("x");
+    later.run_at = Some(rig.clock.now().after(Duration::from_secs(60)));
+    let specs = vec![later, JobSpec::shell("x")];
+    let submitted = rig.jobs.submit_batch(Submission { specs, idempotency_key: None }).await.unwrap();
+    for (job, status) in submitted.iter().zip([Status::Scheduled, Status::Queued]) {
+        let update = updates.next().await.unwrap().unwrap();
+        assert_eq!((update.id, update.status), (job.id, status));
+    }
 }
 
 #[tokio::test]

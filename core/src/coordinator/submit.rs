@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Shared;
 use crate::Error;
 use crate::id::{JobId, Owner};
-use crate::job::{Class, Effect, Job, JobSpec, Problem, submitted};
+use crate::job::{Class, Effect, Job, JobSpec, Problem, Status, submitted};
 use crate::service::{Submission, SubmittedJob};
 use crate::store::{Insert, Inserted, Key};
 
@@ -30,7 +30,7 @@ impl Shared {
         });
         let now = self.store.now();
         let mut jobs = Vec::with_capacity(submission.specs.len());
-        let mut ready = Vec::new();
+        let mut added = Vec::with_capacity(submission.specs.len());
         let mut answers = Vec::with_capacity(submission.specs.len());
         let mut is_scheduled = false;
         for spec in submission.specs {
@@ -40,18 +40,17 @@ impl Shared {
             let job = Job { id, owner: owner.clone(), created: now, spec: Arc::new(spec), class, life, version: 0 };
             answers.push(SubmittedJob { id, status: Some(job.status()), created: now, repeated: false });
             is_scheduled |= effect == Effect::None;
-            if effect == Effect::Ready {
-                ready.push(Arc::new(job.clone()));
-            }
+            added.push(Arc::new(job.clone()));
             jobs.push((job, timer));
         }
         let fingerprint = key.as_ref().map(|key| key.fingerprint);
         match self.store.insert(Insert { jobs, key }).await? {
             Inserted::New => {
-                for job in &ready {
+                for job in &added {
                     self.hub.publish(job);
                 }
-                self.dispatch.ready(ready).await;
+                added.retain(|job| job.status() == Status::Queued);
+                self.dispatch.ready(added).await;
                 if is_scheduled {
                     self.wake_sweep.notify_one();
                 }

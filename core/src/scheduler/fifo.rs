@@ -217,6 +217,17 @@ pub(crate) mod tests {
         assert_eq!(plan(&queues, &workers).len(), 0);
     }
 
+    #[test]
+    fn a_worker_that_neither_asks_nor_holds_is_forgotten_after_a_while() {
+        let mut workers = Workers::default();
+        let (asks, holds) = (ask(&mut workers, "asks", offer(4, &[]), 1), ask(&mut workers, "holds", offer(4, &[]), 0));
+        let silent = ask(&mut workers, "silent", offer(4, &[]), 0);
+        let job = job(1, 0, &[]);
+        workers.hold(&holds, job.id, &job.class);
+        (0..3).for_each(|_| workers.forget_silent(2));
+        assert_eq!([asks, holds, silent].map(|worker| workers.knows(&worker)), [true, true, false]);
+    }
+
     proptest! {
         /// Placements fit, nothing that fits is left, and no class is served before the other's older head.
         #[test]

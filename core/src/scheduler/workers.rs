@@ -172,6 +172,8 @@ struct Known {
     cpu_millis: u32,
     memory_mb: u64,
     wants: usize,
+    /// How many sweeps in a row have found that it neither asks for nor holds anything.
+    silent_for: u32,
 }
 
 impl Known {
@@ -242,17 +244,20 @@ impl Workers {
 
     /// A worker has come, or come again with another offer. What it was known to hold it still holds.
     pub(crate) fn put(&mut self, worker: &WorkerId, offer: Offer, held: Vec<(JobId, Class)>) {
+        // A fleet offers the same thousands of times.
+        let offer = self.asking.get_key_value(&offer).map_or_else(|| Arc::new(offer), |(known, _)| Arc::clone(known));
         let known = self.known.entry(worker.clone()).or_insert_with(|| Known {
-            offer: Arc::new(offer.clone()),
+            offer: Arc::clone(&offer),
             held: HashMap::new(),
             cpu_millis: 0,
             memory_mb: 0,
             wants: 0,
+            silent_for: 0,
         });
-        if *known.offer != offer {
-            let before = Arc::clone(&known.offer);
+        known.silent_for = 0;
+        if known.offer != offer {
             let entry = (known.idle().load(), worker.clone());
-            known.offer = Arc::new(offer);
+            let before = std::mem::replace(&mut known.offer, offer);
             Self::leave(&mut self.asking, &before, &entry);
         }
         self.change(worker, |known| {
@@ -265,6 +270,16 @@ impl Workers {
     pub(crate) fn remove(&mut self, worker: &WorkerId) {
         self.change(worker, |known| known.wants = 0);
         self.known.remove(worker);
+    }
+
+    /// Forgets workers that have neither asked for nor held anything for `sweeps` calls of this. One that comes back is
+    /// read from the store.
+    pub(crate) fn forget_silent(&mut self, sweeps: u32) {
+        self.known.retain(|_, known| {
+            let is_silent = known.wants == 0 && known.held.is_empty();
+            known.silent_for = if is_silent { known.silent_for + 1 } else { 0 };
+            known.silent_for <= sweeps
+        });
     }
 
     /// How many jobs a worker asks for now.

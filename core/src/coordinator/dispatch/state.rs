@@ -21,6 +21,9 @@ const REFILL: usize = 512;
 /// How many jobs are claimed in one write at the most.
 const CLAIM: usize = 1_024;
 
+/// After how many sweeps a worker is forgotten that neither asks for nor holds anything: two minutes.
+const FORGET_AFTER: u32 = 120;
+
 pub(super) struct Dispatcher {
     pub(super) shared: Arc<Shared>,
     scheduler: Box<dyn Scheduler>,
@@ -77,6 +80,7 @@ impl Dispatcher {
                 for worker in self.waiters.workers() {
                     self.workers.set_wants(&worker, self.waiters.wants(&worker));
                 }
+                self.workers.forget_silent(FORGET_AFTER);
                 self.compare_queues().await;
             }
             Message::Explain { class, reply } => {
