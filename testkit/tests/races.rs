@@ -245,7 +245,8 @@ async fn a_claim_whose_reply_was_lost_comes_back_at_no_cost() {
     spec.max_attempts = 1;
     let id = rig.jobs.submit(spec).await.unwrap().id;
     rig.store.inject(Call::Update, Fault::LoseReply);
-    assert_eq!(worker.lease().await, None);
+    let lease = worker.service.lease(&worker.id, LeaseRequest { max: 1, wait: Duration::ZERO }).await;
+    assert!(matches!(lease, Err(Error::Unavailable { .. })), "whether there is nothing is not known: {lease:?}");
     assert_eq!(rig.job(id).await.status, Status::Running, "the store has it as claimed");
     rig.until(async || {
         worker.beat(&[]).await;
@@ -377,6 +378,22 @@ async fn a_beat_that_was_overtaken_drops_nothing() {
     worker.beat(&[]).await;
     let job = rig.job(id).await;
     assert_eq!(job.status, Status::Scheduled, "listed and then dropped: lost, and tried again after a delay");
+}
+
+#[tokio::test]
+async fn a_lease_that_arrives_after_it_was_returned_is_told_to_be_lost() {
+    let rig = Rig::new().await;
+    let (one, two) = (rig.worker("one").await, rig.worker("two").await);
+    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
+    let late = one.lease().await.unwrap();
+    rig.until(async || {
+        one.beat(&[]).await;
+        rig.job(id).await.status == Status::Queued
+    })
+    .await;
+    let leased = two.lease().await.unwrap();
+    assert_eq!(one.beat(&[&late]).await, [id]);
+    two.finish(&leased, EXIT_0).await.unwrap();
 }
 
 #[tokio::test]

@@ -56,7 +56,8 @@ impl Shared {
     ) -> Result<(Arc<Job>, Event), Error> {
         let mut job = job.ok_or(Error::LeaseLost)?;
         if attempt.output != FinalOutput::None {
-            if !is_holder(&job, worker, attempt.token) {
+            // What replaces output must be the holder's word beyond doubt.
+            if matches!(attempt.output, FinalOutput::Whole { .. }) || !is_holder(&job, worker, attempt.token) {
                 // It may have changed since it was seen last.
                 job = self.store.get(&[job.id]).await?.pop().flatten().map(Arc::new).ok_or(Error::LeaseLost)?;
             }

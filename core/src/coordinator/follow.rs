@@ -102,8 +102,10 @@ impl Follower {
                 self.pending.push_back(OutputEvent::Reset { cursor: self.cursor });
             }
         }
+        // Asked before and after: a gap may open or close while the store is read.
+        let before = self.shared.outputs.gap(self.job, attempt);
         let chunks = self.shared.store.read_output(self.job, attempt, self.cursor.next, READ).await?;
-        let gap = self.shared.outputs.gap(self.job, attempt);
+        let gap = before.into_iter().chain(self.shared.outputs.gap(self.job, attempt)).min();
         for chunk in chunks {
             // What has not come yet is waited for, so that the order is the one in which it was written.
             if gap.is_some_and(|gap| chunk.seq > gap) {

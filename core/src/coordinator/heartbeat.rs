@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use super::register::REMOVED;
 use super::{Shared, lock};
 use crate::Error;
 use crate::id::{LeaseToken, WorkerId};
@@ -57,9 +58,9 @@ impl Presences {
                 now.insert(token, presence);
                 match presence {
                     Presence { absences: 0, .. } => Absence::Wait,
-                    // Beats may overtake one another: an older one that arrives late lists less. One absence proves
-                    // nothing where being wrong costs an attempt.
-                    Presence { was_listed: true, absences: 1 } => Absence::Wait,
+                    // Beats may overtake one another, and leases beats: an older one that arrives late lists less. One
+                    // absence proves nothing.
+                    Presence { absences: 1, .. } => Absence::Wait,
                     Presence { was_listed: true, .. } => Absence::Dropped,
                     Presence { was_listed: false, .. } if had_time => Absence::Unseen,
                     Presence { .. } => Absence::Wait,
@@ -82,7 +83,10 @@ impl Shared {
         let (before, is_removed) = self.renew(worker, &beat).await?;
         let as_of = self.dispatch.last_claim();
         let leased: Vec<_> = self.store.leased(worker).await?.into_iter().map(Arc::new).collect();
-        self.leases.put(leased.iter().cloned());
+        self.leases.refresh(leased.iter().cloned());
+        if is_removed && leased.is_empty() {
+            return Err(REMOVED);
+        }
 
         let cancelling = leased.iter().filter(|job| matches!(job.life.state, State::Cancelling { .. }));
         let mut cancel: Vec<_> = cancelling.map(|job| job.id).collect();
@@ -93,8 +97,12 @@ impl Shared {
         }
         if is_removed {
             // It is to stop everything; its leases end unrenewed, or when it has stopped listing them.
-            let is_held = |job: &&Arc<Job>| beat.held.as_ref().is_none_or(|held| held.iter().any(|l| l.job == job.id));
+            let held: Option<HashSet<_>> =
+                beat.held.as_ref().map(|held| held.iter().map(|listed| listed.job).collect());
+            let is_held = |job: &&Arc<Job>| held.as_ref().is_none_or(|held| held.contains(&job.id));
             lost.extend(leased.iter().filter(is_held).map(|job| job.id));
+            // Another coordinator may have removed it.
+            self.dispatch.removed(worker.clone()).await;
             lost.sort_unstable();
             lost.dedup();
             cancel.clear();
@@ -180,7 +188,8 @@ impl Shared {
             // The lease may have been claimed after the worker's leases were read.
             let holds = job.life.lease().is_some_and(|lease| lease.token == listed.token && lease.worker == *worker);
             let past = job.life.attempts.iter().find(|attempt| attempt.lease.token == listed.token);
-            let has_reported = past.is_some_and(|attempt| attempt.outcome != Outcome::Lost);
+            // A returned attempt may be one that was returned because it was not listed, and has arrived since.
+            let has_reported = past.is_some_and(|past| !matches!(past.outcome, Outcome::Lost | Outcome::Returned));
             !holds && !has_reported
         };
         Ok(unknown.into_iter().zip(jobs).filter(is_lost).map(|(listed, _)| listed.job).collect())

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
+use crate::executor::GRACE;
 use crate::id::JobId;
-use crate::job::Job;
+use crate::job::{Job, REPORT_MARGIN, SETUP_BOUND};
+use crate::time::Timestamp;
 
 /// The jobs that are leased, as they were last seen. Never the last word: a write names the version it judged.
 ///
-/// Bounded by what workers hold.
+/// Bounded by what workers hold; what ended elsewhere is forgotten at its hard end.
 #[derive(Debug, Default)]
 pub(super) struct Leases(Mutex<HashMap<JobId, Arc<Job>>>);
 
@@ -24,6 +26,29 @@ impl Leases {
                 leases.insert(job.id, job);
             }
         }
+    }
+
+    /// Notes jobs as they are now, those that are here. What is read while it ends must not come back.
+    pub(super) fn refresh(&self, jobs: impl IntoIterator<Item = Arc<Job>>) {
+        let mut leases = lock(&self.0);
+        for job in jobs {
+            if let Some(seen) = leases.get_mut(&job.id).filter(|seen| seen.version <= job.version) {
+                *seen = job;
+            }
+        }
+    }
+
+    /// Forgets leases that are past their hard end: they ended at another coordinator, or their end was not noted.
+    pub(super) fn forget_ended(&self, now: Timestamp) {
+        lock(&self.0).retain(|_, job| {
+            let hard_end = SETUP_BOUND + job.spec.timeout + GRACE + REPORT_MARGIN;
+            job.life.lease().is_some_and(|lease| now < lease.since.after(hard_end))
+        });
+    }
+
+    /// Whether a job is here.
+    pub(super) fn has(&self, id: JobId) -> bool {
+        lock(&self.0).contains_key(&id)
     }
 
     /// Jobs by id, those that are here.

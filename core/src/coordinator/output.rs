@@ -75,13 +75,22 @@ impl Outputs {
         Some(entry.gap.load(std::sync::atomic::Ordering::Acquire)).filter(|gap| *gap != u64::MAX)
     }
 
-    fn attempt(&self, job: JobId, number: u32) -> Arc<Attempt> {
+    /// Forgets jobs that nobody knows to be leased any more.
+    pub(super) fn forget_unless(&self, is_leased: impl Fn(JobId) -> bool) {
+        lock(&self.attempts).retain(|job, _| is_leased(*job));
+    }
+
+    /// What is known of an attempt's output; an earlier one's than was seen here is over.
+    fn attempt(&self, job: JobId, number: u32) -> Result<Arc<Attempt>, Error> {
         let mut attempts = lock(&self.attempts);
         let entry = attempts.entry(job).or_insert_with(|| Attempt::new(number));
+        if entry.number > number {
+            return Err(Error::LeaseLost);
+        }
         if entry.number < number {
             *entry = Attempt::new(number);
         }
-        Arc::clone(entry)
+        Ok(Arc::clone(entry))
     }
 }
 
@@ -99,7 +108,7 @@ impl Shared {
     /// [`Error::Invalid`]: a piece is too far ahead. The store's.
     pub(super) async fn add_output(&self, job: &Job, pieces: OutputPieces) -> Result<(), Error> {
         let Some(lease) = job.life.lease() else { return Err(Error::LeaseLost) };
-        let attempt = self.outputs.attempt(job.id, lease.attempt);
+        let attempt = self.outputs.attempt(job.id, lease.attempt)?;
         let mut slot = attempt.kept.lock().await;
         let kept = match slot.take() {
             Some(kept) => kept,
@@ -127,8 +136,11 @@ impl Shared {
             return Ok(());
         }
         let append = after.fit(job.id, lease.attempt, chunks, self.outputs.cap);
-        self.store.append_output(vec![append]).await?;
+        // A follower must not see a piece before it can see that one before it is missing: a gap is told before the
+        // write, and its end after it.
         let gap = after.missing.first().copied().unwrap_or(u64::MAX);
+        attempt.gap.fetch_min(gap, std::sync::atomic::Ordering::AcqRel);
+        self.store.append_output(vec![append]).await?;
         attempt.gap.store(gap, std::sync::atomic::Ordering::Release);
         *slot = Some(after);
         drop(slot);
@@ -147,7 +159,7 @@ impl Shared {
             FinalOutput::Rest(chunks) => self.add_output(job, OutputPieces::Numbered(chunks)).await,
             FinalOutput::Whole { stdout, stderr } => {
                 let Some(lease) = job.life.lease() else { return Err(Error::LeaseLost) };
-                let attempt = self.outputs.attempt(job.id, lease.attempt);
+                let attempt = self.outputs.attempt(job.id, lease.attempt)?;
                 let mut slot = attempt.kept.lock().await;
                 let parts = join([(Stream::Stdout, stdout), (Stream::Stderr, stderr)]);
                 let mut kept = Kept { next: REPLACED + parts.len() as u64, ..Kept::default() };

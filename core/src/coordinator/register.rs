@@ -60,6 +60,12 @@ impl Shared {
         let held = self.store.leased(worker).await?;
         let held = held.into_iter().map(|job| (job.id, job.class)).collect();
         self.dispatch.worker(worker.clone(), Offer::from(registration), held).await;
+        // It may have been removed since it was looked up, and the dispatcher told so before it was told this.
+        let row = self.store.get_workers(std::slice::from_ref(worker)).await?.pop().flatten();
+        if row.is_none_or(|row| row.removed) {
+            self.dispatch.removed(worker.clone()).await;
+            return Err(REMOVED);
+        }
         Ok(())
     }
 }

@@ -32,6 +32,8 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         if shared.clock.uptime().saturating_sub(purged) >= PURGE_EVERY {
             purged = shared.clock.uptime();
             purge(&shared).await;
+            shared.leases.forget_ended(shared.store.now());
+            shared.outputs.forget_unless(|job| shared.leases.has(job));
         }
         tokio::select! {
             biased;

@@ -38,6 +38,11 @@ impl Tally {
         lock(&self.0).workers.remove(worker).unwrap_or_default()
     }
 
+    /// What a worker's next heartbeat is to write down.
+    pub(super) fn of(&self, worker: &WorkerId) -> (u64, u64) {
+        lock(&self.0).workers.get(worker).copied().unwrap_or_default()
+    }
+
     /// Gives back what could not be written down.
     pub(super) fn give_back(&self, worker: &WorkerId, (completed, failed): (u64, u64)) {
         let mut counts = lock(&self.0);

@@ -139,13 +139,15 @@ impl Shared {
             tracing::error!(worker = %row.id, %error, "a worker's stored registration can't be read");
             Error::Internal
         })?;
-        let running = match row.beat.held {
-            Some(held) => held.into_iter().map(|listed| listed.job).collect(),
-            None => self.store.leased(&row.id).await?.into_iter().map(|job| job.id).collect::<Vec<_>>(),
-        };
+        let running: Vec<_> = self.store.leased(&row.id).await?.into_iter().map(|job| job.id).collect();
+        // What its next beat will write down counts already.
+        let (completed, failed) = self.tally.of(&row.id);
         let usage = serde_json::from_value::<Usage>(row.beat.report).ok();
         let idle_or_busy = if running.is_empty() { WorkerStatus::Idle } else { WorkerStatus::Busy };
-        let said = usage.map_or(idle_or_busy, |usage| usage.status);
+        let said = match usage.map(|usage| usage.status) {
+            None | Some(WorkerStatus::Idle | WorkerStatus::Busy) => idle_or_busy,
+            Some(said) => said,
+        };
         Ok(WorkerView {
             status: status(said, row.renewed, self.store.now(), self.options.heartbeat_timeout),
             hostname: info.hostname,
@@ -157,8 +159,8 @@ impl Shared {
             executors: info.executors.unwrap_or_else(older_executors),
             slots: info.slots,
             running,
-            jobs_completed: row.beat.completed,
-            jobs_failed: row.beat.failed,
+            jobs_completed: row.beat.completed.saturating_add(completed),
+            jobs_failed: row.beat.failed.saturating_add(failed),
             last_heartbeat: row.renewed,
             registered: row.registered,
             version: info.version,

@@ -85,6 +85,26 @@ impl Queues {
         self.move_head(class, old_head);
     }
 
+    /// Drops the windows of classes that have no queued jobs.
+    pub(crate) fn retain(&mut self, is_queued: impl Fn(&Class) -> bool) {
+        let gone: Vec<_> = self.windows.keys().filter(|class| !is_queued(class)).cloned().collect();
+        for class in gone {
+            self.forget(&class);
+            self.windows.remove(&class);
+        }
+    }
+
+    /// Whether so much is held that what nobody can run should be let go.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.weight > Self::WEIGHT / 2 || self.heads.len() > Self::WINDOW
+    }
+
+    /// Empties the windows of classes that are not to be kept.
+    pub(crate) fn shed(&mut self, keep: impl Fn(&Class) -> bool) {
+        let shed: Vec<_> = self.heads.iter().map(|(_, class)| class).filter(|class| !keep(class)).cloned().collect();
+        shed.iter().for_each(|class| self.forget(class));
+    }
+
     /// Replaces a window that ran empty by what the store holds; `more` says whether it holds more than that.
     pub(crate) fn refill(&mut self, class: &Class, jobs: Vec<Job>, more: bool) {
         if jobs.is_empty() && !more {
@@ -184,6 +204,20 @@ mod tests {
         }
         assert_eq!(places(&queues), [0]);
         assert!(queues.weight < 2 * Queues::WEIGHT);
+    }
+
+    #[test]
+    fn what_nobody_can_run_is_shed_and_what_is_not_queued_is_dropped() {
+        let mut queues = Queues::default();
+        let (plain, labelled) = (job(1, 0, &[]), job(2, 0, &["x"]));
+        queues.add(Arc::new(plain.clone()));
+        queues.add(Arc::new(labelled.clone()));
+        queues.shed(|class| *class == plain.class);
+        assert_eq!(places(&queues), [1]);
+        assert_eq!(queues.hollow().collect::<Vec<_>>(), [&labelled.class], "the store is read when somebody asks");
+        queues.retain(|class| *class == labelled.class);
+        assert_eq!((places(&queues), queues.weight), (vec![], 0));
+        assert!(queues.lacks(&plain.class, plain.place(), 1));
     }
 
     #[test]

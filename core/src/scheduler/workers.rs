@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::executor::{Kind, Limit};
+use crate::executor::{Capabilities, Kind, Limit};
 use crate::id::{JobId, WorkerId};
 use crate::job::{Class, Demand, Network};
 use crate::service::Registration;
@@ -34,7 +34,11 @@ impl From<&Registration> for Offer {
         let kinds = match &registration.executors {
             // A worker of an earlier protocol version has both, and promises nothing.
             None => [(Kind::Process, false), (Kind::Docker, true)].into(),
-            Some(executors) => executors.iter().map(|e| (e.kind, e.limits.contains(&Limit::NoNetwork))).collect(),
+            Some(executors) => {
+                // A container has no network unless it is given one.
+                let can_isolate = |e: &Capabilities| e.kind == Kind::Docker || e.limits.contains(&Limit::NoNetwork);
+                executors.iter().map(|e| (e.kind, can_isolate(e))).collect()
+            }
         };
         Self {
             labels: registration.labels.clone(),

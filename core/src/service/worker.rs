@@ -45,7 +45,7 @@ pub trait WorkerService: fmt::Debug + Send + Sync + 'static {
     /// until its report is acknowledged.
     ///
     /// # Errors
-    /// [`Error::WorkerNotFound`]: register again.
+    /// [`Error::WorkerNotFound`]: register again. [`Error::Forbidden`]: the worker was removed and its leases have ended.
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error>;
 
     /// Asks for jobs; waits until there is one that fits, at most `wait` (and at most 60 s).

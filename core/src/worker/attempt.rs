@@ -118,8 +118,20 @@ fn verdict(why: Option<Why>, outcome: Outcome) -> Option<Outcome> {
     }
 }
 
+/// Runs an attempt as [`run`] does; one that panics outside of what the executor's own guard catches is reported too, and
+/// does not stay held.
+pub(super) async fn run_caught(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
+    let running = run(Arc::clone(&shared), Arc::clone(&attempt), reservation);
+    if AssertUnwindSafe(running).catch_unwind().await.is_err() {
+        tracing::error!(job = %attempt.job, "an attempt panicked");
+        shared.held.stopped(&attempt);
+        let outcome = Outcome::ExecutorError { message: "the worker failed while it ran the job".to_owned() };
+        shared.reports.push(report::finished(&attempt, outcome, None, FinalOutput::None));
+    }
+}
+
 /// Runs an attempt and hands its end to the reports.
-pub(super) async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
+async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
     let taken = shared.clock.uptime();
     let directory = Directory::make(shared.directory_of(&attempt));
     let mut duration = None;

@@ -180,10 +180,18 @@ impl Held {
             return;
         }
         let table = self.lock();
+        let mut told = BTreeMap::<JobId, Vec<&Arc<Attempt>>>::new();
         for listed in listed.iter().filter(|listed| jobs.contains(&listed.job)) {
             if let Some(attempt) = table.attempts.get(&listed.token) {
-                attempt.interrupt(why);
+                told.entry(listed.job).or_default().push(attempt);
             }
+        }
+        for mut attempts in told.into_values() {
+            // Of several attempts of a job, what is said of the job is certainly true of the older ones; if it is of the
+            // newest too, the next beat says so again.
+            attempts.sort_unstable_by_key(|attempt| attempt.number);
+            let sure = attempts.len().saturating_sub(1).max(1);
+            attempts.into_iter().take(sure).for_each(|attempt| attempt.interrupt(why));
         }
     }
 

@@ -122,7 +122,7 @@ fn start(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, waiting: &mut Waiting
     let exclusive = lease.spec.exclusive;
     let taken = match shared.held.admit(lease) {
         Admission::Run(attempt, reservation) => {
-            attempts.spawn(attempt::run(Arc::clone(shared), attempt, reservation));
+            attempts.spawn(attempt::run_caught(Arc::clone(shared), attempt, reservation));
             true
         }
         Admission::Wait(attempt) => {
@@ -152,7 +152,7 @@ fn place(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, waiting: &mut Waiting
             shared.held.gave_up();
             attempt::give_back(shared, attempt);
         } else if let Some(reservation) = shared.held.place(attempt) {
-            attempts.spawn(attempt::run(Arc::clone(shared), Arc::clone(attempt), reservation));
+            attempts.spawn(attempt::run_caught(Arc::clone(shared), Arc::clone(attempt), reservation));
         } else if is_stale {
             shared.held.gave_up();
             attempt::give_back(shared, attempt);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{Dispatcher, log};
+use super::state::Dispatcher;
 use crate::id::{LeaseToken, WorkerId};
 use crate::job::{Applied, Event, Job, Life, transition};
 use crate::scheduler::Placement;
@@ -44,7 +44,7 @@ pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement
         Err(error) => {
             // Whether they are claimed is not known. Those that are come back by the rule for leases that no worker
             // lists; those that are not are read again.
-            log(&error);
+            dispatcher.store_failed(&error);
             claims.iter().for_each(|claim| dispatcher.queues.forget(&claim.job.class));
             return false;
         }
@@ -105,7 +105,7 @@ async fn hand_out(dispatcher: &mut Dispatcher, won: Vec<(WorkerId, LeaseToken, A
         dispatcher.workers.set_wants(&worker, wants);
     }
     for settled in shared.unstarted(unwanted).await {
-        dispatcher.workers.release(&settled.worker, settled.job.id);
+        dispatcher.release(&settled.worker, settled.job.id);
         if matches!(settled.job.life.state, crate::job::State::Queued { .. }) {
             dispatcher.queues.add(settled.job);
         }

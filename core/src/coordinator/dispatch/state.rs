@@ -1,8 +1,9 @@
 //! What the dispatcher knows, and what each message does to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::waiters::{Ask, Waiters};
 use super::{Message, claim};
@@ -35,6 +36,8 @@ pub(super) struct Dispatcher {
     claimed_at: HashMap<JobId, u64>,
     /// Whether asks that want an answer now have been held against the store.
     answers_due: bool,
+    /// When the store is to be tried again that failed in this round, if it did.
+    failed: Option<Duration>,
 }
 
 impl Dispatcher {
@@ -48,6 +51,7 @@ impl Dispatcher {
             claims,
             claimed_at: HashMap::new(),
             answers_due: false,
+            failed: None,
         }
     }
 
@@ -102,6 +106,10 @@ impl Dispatcher {
 
     /// Plans and claims until nothing more fits.
     pub(super) async fn dispatch(&mut self) {
+        self.failed = None;
+        if self.queues.is_heavy() {
+            self.shed();
+        }
         loop {
             while self.round().await {}
             if !self.answers_due {
@@ -115,8 +123,22 @@ impl Dispatcher {
             for ask in &asks {
                 self.workers.set_wants(&ask.worker, self.waiters.wants(&ask.worker));
             }
-            answer(asks, || Ok(Vec::new()));
+            // With a store that does not answer, nobody knows whether there is nothing.
+            let failed = self.failed;
+            answer(asks, || failed.map_or(Ok(Vec::new()), |retry_after| Err(Error::Unavailable { retry_after })));
         }
+    }
+
+    /// Lets go of jobs that nobody who asks can run; the store has them.
+    fn shed(&mut self) {
+        let workers = &self.workers;
+        self.queues.shed(|class| workers.asking_for(class).next().is_some());
+    }
+
+    /// The store failed; the next sweep tries again.
+    pub(super) fn store_failed(&mut self, error: &store::Error) {
+        tracing::warn!(%error, "dispatch: the store failed; the next sweep tries again");
+        self.failed = Some(error.retry_after().unwrap_or(Duration::from_secs(1)));
     }
 
     /// One plan and its claims. Says whether another round may find more.
@@ -144,8 +166,7 @@ impl Dispatcher {
                     let more = jobs.len() == REFILL;
                     self.queues.refill(&class, jobs, more);
                 }
-                // The next sweep tries again.
-                Err(error) => log(&error),
+                Err(error) => self.store_failed(&error),
             }
         }
     }
@@ -154,18 +175,22 @@ impl Dispatcher {
     async fn compare_queues(&mut self) {
         match self.shared.store.classes().await {
             Ok(queues) => {
+                let queued: HashSet<_> = queues.iter().map(|queue| queue.class.clone()).collect();
+                // What was told before the question was queued then; if it is no longer, it was cancelled or claimed.
+                self.queues.retain(|class| queued.contains(class));
                 for queue in queues {
                     if self.queues.lacks(&queue.class, queue.head, queue.queued) {
                         self.queues.forget(&queue.class);
                     }
                 }
             }
-            Err(error) => log(&error),
+            Err(error) => self.store_failed(&error),
         }
     }
 
     /// Releases what a worker is known to hold but does not hold by the store: its end was not told here.
     fn compare_held(&mut self, worker: &WorkerId, jobs: &[JobId], as_of: u64) {
+        let jobs: HashSet<_> = jobs.iter().collect();
         let gone: Vec<_> = self
             .workers
             .held(worker)
@@ -176,7 +201,7 @@ impl Dispatcher {
         }
     }
 
-    fn release(&mut self, worker: &WorkerId, job: JobId) {
+    pub(super) fn release(&mut self, worker: &WorkerId, job: JobId) {
         self.claimed_at.remove(&job);
         self.workers.release(worker, job);
     }
@@ -218,8 +243,4 @@ fn cut(placements: Vec<Placement>) -> (Vec<Placement>, bool) {
         })
         .collect();
     (kept, is_cut)
-}
-
-pub(super) fn log(error: &store::Error) {
-    tracing::warn!(%error, "dispatch: the store failed; the next sweep tries again");
 }

@@ -52,12 +52,21 @@ enum Whose {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// How long it is good for, such as 12h or 30d [env: JWT_TTL]
-    #[arg(long, value_name = "TIME", env = "JWT_TTL", hide_env = true, default_value = "24h", value_parser = span)]
-    ttl: Duration,
+    /// How long it is good for, such as 12h or 30d [env: JWT_TTL] [default: 24h]
+    #[arg(long, value_name = "TIME", env = "JWT_TTL", hide_env = true, value_parser = span)]
+    ttl: Option<Duration>,
+    /// The older name of the variable above
+    #[arg(long = "older-ttl", hide = true, env = "JWT_EXPIRES_IN", hide_env = true, value_parser = span)]
+    older_ttl: Option<Duration>,
     /// The file that the server keeps its secrets in [default: data/secrets.env]
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
+}
+
+impl Common {
+    fn ttl(&self) -> Duration {
+        self.ttl.or(self.older_ttl).unwrap_or(Duration::from_hours(24))
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -79,12 +88,12 @@ pub(crate) fn run(args: &TokenArgs, json: bool) -> anyhow::Result<Exit> {
                 RoleName::User => Role::User,
                 RoleName::Viewer => Role::Viewer,
             };
-            let expires = now.after(common.ttl);
+            let expires = now.after(common.ttl());
             let claims = UserClaims { email: email.clone(), expires, ..UserClaims::new(id.clone(), role, now) };
             (user_keys(common)?.mint_user(&claims), expires)
         }
         Whose::Worker { id, common } => {
-            let expires = now.after(common.ttl);
+            let expires = now.after(common.ttl());
             let claims = WorkerClaims { expires, ..WorkerClaims::new(id.clone(), now) };
             (worker_key(common)?.mint(&claims), expires)
         }
