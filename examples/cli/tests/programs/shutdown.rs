@@ -1,7 +1,7 @@
 //! Signals end the programs in order; a second one ends them at once.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use nix::sys::signal::Signal;
@@ -79,7 +79,12 @@ fn a_second_signal_ends_the_server_at_once() {
     // A request that is not finished holds up the orderly end.
     let mut stuck = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     let head = format!("POST /api/jobs/create HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n", cli.token);
-    stuck.write_all(format!("{head}content-type: application/json\r\ncontent-length: 9\r\n\r\n{{").as_bytes()).unwrap();
+    let rest = "content-type: application/json\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
+    stuck.write_all(format!("{head}{rest}").as_bytes()).unwrap();
+    // The server says that it waits for the body: from here on the request is in flight.
+    let mut go_on = [0; 12];
+    stuck.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
     server.process.signal(Signal::SIGTERM);
     let gone = || TcpStream::connect(("127.0.0.1", server.port())).is_err().then_some(());
     until("it takes no more connections", gone);
