@@ -58,6 +58,11 @@ impl Shared {
         Ok(jobs)
     }
 
+    /// A job as it is stored now.
+    pub(super) async fn stored(&self, id: JobId) -> Result<Option<Job>, store::Error> {
+        Ok(self.store.get(&[id]).await?.pop().flatten())
+    }
+
     /// Applies events to jobs as they were last seen, and carries out what follows. The answers are in order; `None`
     /// where nothing had to change.
     ///

@@ -59,7 +59,7 @@ impl Shared {
             // What replaces output must be the holder's word beyond doubt.
             if matches!(attempt.output, FinalOutput::Whole { .. }) || !is_holder(&job, worker, attempt.token) {
                 // It may have changed since it was seen last.
-                job = self.store.get(&[job.id]).await?.pop().flatten().map(Arc::new).ok_or(Error::LeaseLost)?;
+                job = self.stored(job.id).await?.map(Arc::new).ok_or(Error::LeaseLost)?;
             }
             if is_holder(&job, worker, attempt.token) {
                 self.add_final_output(&job, attempt.output).await?;
@@ -96,7 +96,7 @@ impl Shared {
         };
         if is_question || !is_holder(&job, worker, batch.token) {
             // What a worker is told to stop is read from the store, never only from memory.
-            job = self.store.get(&[job.id]).await?.pop().flatten().map(Arc::new).ok_or(Error::LeaseLost)?;
+            job = self.stored(job.id).await?.map(Arc::new).ok_or(Error::LeaseLost)?;
             self.leases.put([Arc::clone(&job)]);
         }
         if !is_holder(&job, worker, batch.token) {

@@ -28,16 +28,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn output(shared: Arc<Shared>, job: &Job, query: OutputQuery) -> OutputStream {
     let attempt = job.life.last_lease().map_or(0, |lease| lease.attempt);
     let cursor = query.from.unwrap_or(Cursor { attempt, next: 0 });
-    let follower = Follower {
-        news: shared.hub.subscribe(job.id),
-        closed: shared.hub.closed(),
-        shared,
-        job: job.id,
-        query,
-        cursor,
-        pending: VecDeque::new(),
-        is_over: false,
-    };
+    let follower =
+        Follower { subject: Subject::new(shared, job.id), query, cursor, pending: VecDeque::new(), is_over: false };
     Box::pin(stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await.transpose()?;
         follower.is_over |= event.is_err();
@@ -45,16 +37,46 @@ pub(super) fn output(shared: Arc<Shared>, job: &Job, query: OutputQuery) -> Outp
     }))
 }
 
-struct Follower {
+/// A job that a stream is about, and news of it.
+struct Subject {
     shared: Arc<Shared>,
     job: JobId,
+    news: watch::Receiver<News>,
+    closed: CancellationToken,
+}
+
+impl Subject {
+    fn new(shared: Arc<Shared>, job: JobId) -> Self {
+        Self { news: shared.hub.subscribe(job), closed: shared.hub.closed(), shared, job }
+    }
+
+    /// The job as it is stored now.
+    async fn stored(&self) -> Result<Job, Error> {
+        self.shared.stored(self.job).await?.ok_or(Error::JobNotFound)
+    }
+
+    /// Waits for news, or until it is time to look without any.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: the coordinator ends its streams.
+    async fn wait(&mut self) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => Err(Error::Unavailable { retry_after: LOOK }),
+            // The sender is in the hub for as long as somebody listens.
+            _ = self.news.changed() => Ok(()),
+            () = self.shared.clock.sleep(LOOK) => Ok(()),
+        }
+    }
+}
+
+struct Follower {
+    subject: Subject,
     query: OutputQuery,
     /// Before the next piece to give.
     cursor: Cursor,
     /// Events that are to be given before anything is read. At most [`READ`] bytes, or one piece.
     pending: VecDeque<OutputEvent>,
-    news: watch::Receiver<News>,
-    closed: CancellationToken,
     is_over: bool,
 }
 
@@ -68,8 +90,8 @@ impl Follower {
                 return Ok(None);
             }
             // News after this point are of what the reads below may have missed.
-            self.news.borrow_and_update();
-            let job = self.shared.store.get(&[self.job]).await?.pop().flatten().ok_or(Error::JobNotFound)?;
+            self.subject.news.borrow_and_update();
+            let job = self.subject.stored().await?;
             self.read(&job).await?;
             if !self.pending.is_empty() {
                 continue;
@@ -79,16 +101,7 @@ impl Follower {
                 self.is_over = true;
                 return Ok(Some(OutputEvent::End { status }));
             }
-            tokio::select! {
-                biased;
-                () = self.closed.cancelled() => {
-                    self.is_over = true;
-                    return Err(Error::Unavailable { retry_after: LOOK });
-                }
-                // The sender is in the hub for as long as somebody listens.
-                _ = self.news.changed() => {}
-                () = self.shared.clock.sleep(LOOK) => {}
-            }
+            self.subject.wait().await?;
         }
     }
 
@@ -103,9 +116,10 @@ impl Follower {
             }
         }
         // Asked before and after: a gap may open or close while the store is read.
-        let before = self.shared.outputs.gap(self.job, attempt);
-        let chunks = self.shared.store.read_output(self.job, attempt, self.cursor.next, READ).await?;
-        let gap = before.into_iter().chain(self.shared.outputs.gap(self.job, attempt)).min();
+        let Subject { shared, job, .. } = &self.subject;
+        let before = shared.outputs.gap(*job, attempt);
+        let chunks = shared.store.read_output(*job, attempt, self.cursor.next, READ).await?;
+        let gap = before.into_iter().chain(shared.outputs.gap(*job, attempt)).min();
         for chunk in chunks {
             // What has not come yet is waited for, so that the order is the one in which it was written.
             if gap.is_some_and(|gap| chunk.seq > gap) {
@@ -131,14 +145,7 @@ impl Follower {
 
 /// Changes of one job that the watcher may see, from where it stands now until it has ended.
 pub(super) fn watch_job(shared: Arc<Shared>, job: &Job) -> UpdateStream {
-    let watcher = Watcher {
-        news: shared.hub.subscribe(job.id),
-        closed: shared.hub.closed(),
-        shared,
-        job: job.id,
-        seen: None,
-        is_over: false,
-    };
+    let watcher = Watcher { subject: Subject::new(shared, job.id), seen: None, is_over: false };
     Box::pin(stream::unfold(watcher, |mut watcher| async move {
         let update = watcher.next().await.transpose()?;
         watcher.is_over |= update.is_err();
@@ -147,12 +154,9 @@ pub(super) fn watch_job(shared: Arc<Shared>, job: &Job) -> UpdateStream {
 }
 
 struct Watcher {
-    shared: Arc<Shared>,
-    job: JobId,
+    subject: Subject,
     /// The version that was given last.
     seen: Option<u64>,
-    news: watch::Receiver<News>,
-    closed: CancellationToken,
     is_over: bool,
 }
 
@@ -162,28 +166,17 @@ impl Watcher {
             if self.is_over {
                 return Ok(None);
             }
-            let told = self.news.borrow_and_update().update.clone();
+            let told = self.subject.news.borrow_and_update().update.clone();
             let update = match told {
                 Some(update) if self.seen.is_none_or(|seen| update.version > seen) => update,
-                _ => {
-                    let job = self.shared.store.get(&[self.job]).await?.pop().flatten();
-                    view::update(&job.ok_or(Error::JobNotFound)?)
-                }
+                _ => view::update(&self.subject.stored().await?),
             };
             if self.seen.is_none_or(|seen| update.version > seen) {
                 self.seen = Some(update.version);
                 self.is_over = update.status.is_finished();
                 return Ok(Some(update));
             }
-            tokio::select! {
-                biased;
-                () = self.closed.cancelled() => {
-                    self.is_over = true;
-                    return Err(Error::Unavailable { retry_after: LOOK });
-                }
-                _ = self.news.changed() => {}
-                () = self.shared.clock.sleep(LOOK) => {}
-            }
+            self.subject.wait().await?;
         }
     }
 }

@@ -109,7 +109,7 @@ impl Coordinator {
     /// # Errors
     /// [`Error::JobNotFound`].
     pub async fn explain(&self, job: JobId) -> Result<Vec<(WorkerId, Option<Obstacle>)>, Error> {
-        let job = self.shared.store.get(&[job]).await?.pop().flatten().ok_or(Error::JobNotFound)?;
+        let job = self.shared.stored(job).await?.ok_or(Error::JobNotFound)?;
         Ok(self.shared.dispatch.explain(job.class).await)
     }
 

@@ -95,7 +95,7 @@ impl WorkerService for WorkerJobs {
 
     async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
         self.may_speak_for(worker)?;
-        let job = self.shared.store.get(&[job]).await?.pop().flatten().ok_or(Error::LeaseLost)?;
+        let job = self.shared.stored(job).await?.ok_or(Error::LeaseLost)?;
         let holds = job.life.lease().is_some_and(|lease| lease.worker == *worker && lease.token == token);
         if !holds {
             return Err(Error::LeaseLost);
