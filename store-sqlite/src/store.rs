@@ -150,6 +150,20 @@ impl Store for SqliteStore {
         Ok(output::extent(self.readers()?, job, attempt).await?)
     }
 
+    async fn output_index(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, u64)>, store::Error> {
+        Ok(output::index(self.readers()?, job, attempt, from, limit).await?)
+    }
+
+    async fn output_since(&self, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, store::Error> {
+        Ok(output::since(self.readers()?, job, attempt, time).await?)
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), store::Error> {
         let worker = worker.clone();
         Ok(self.writer.call(|slot| Work::Register { worker, info, slot }).await?)

@@ -93,7 +93,7 @@ async fn what_was_acknowledged_survives_kill_9() {
             let found = found.unwrap_or_else(|| panic!("job {n} is lost, in round {round}"));
             assert!(found.version >= *version, "job {n} is at {} and was at {version}", found.version);
             if *version == 2 {
-                let expected = Extent { next: 1, bytes: 6, dropped: 0 };
+                let expected = Extent { next: 1, bytes: 6, ..Extent::default() };
                 assert_eq!(store.output_extent(id(*n), 1).await.unwrap(), expected);
                 let read: Vec<Chunk> = store.read_output(id(*n), 1, 0, 9).await.unwrap();
                 assert_eq!(read, [chunk(0, "output")]);

@@ -207,7 +207,9 @@ async fn the_first_version_s_database_still_opens() {
     assert_eq!(store.leased(&worker("w-1")).await.unwrap().len(), 2);
     assert_eq!(store.expired(secs(60), 9).await.unwrap(), []);
 
-    assert_eq!(store.output_extent(id(3), 10).await.unwrap(), Extent { next: 2, bytes: 7, dropped: 4 });
+    assert_eq!(store.output_extent(id(3), 10).await.unwrap(), Extent { next: 2, bytes: 7, dropped: 4, trimmed: 2 });
+    // From before chunks had times.
+    assert_eq!(store.output_since(id(3), 10, make::START.before(secs(9_999))).await.unwrap(), None);
     let stderr = store.output_tail(id(3), 10, Stream::Stderr, 9).await.unwrap();
     assert_eq!(stderr, Bytes::from("\0err"));
     let expected = WorkerRow {

@@ -112,6 +112,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What is kept of an attempt's output. All zero for an attempt without any.
     async fn output_extent(&self, job: JobId, attempt: u32) -> Result<Extent, Error>;
 
+    /// The numbers and lengths of an attempt's chunks in the order of `seq`, from `from` on, at most `limit`.
+    ///
+    /// # Cost
+    /// Does not read the bytes.
+    async fn output_index(&self, job: JobId, attempt: u32, from: u64, limit: usize) -> Result<Vec<(u64, u64)>, Error>;
+
+    /// The lowest `seq` of the chunks of an attempt that were added at `time` or later, by the store's clock.
+    async fn output_since(&self, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error>;
+
     /// Writes a worker's registration and renews its session. A worker that was known keeps its counts, its last
     /// beat, and the time of its first registration.
     ///

@@ -153,7 +153,8 @@ pub struct Append {
     pub replace: bool,
     /// What to add.
     pub chunks: Vec<Chunk>,
-    /// Chunks with these numbers, first and last included, are removed, to keep within the job's cap.
+    /// Chunks with these numbers, first and last included, are removed, to keep within the job's cap. Also numbers of
+    /// chunks that were never added, because they would have been removed at once.
     pub trim: Option<(u64, u64)>,
     /// How many bytes were dropped or trimmed; added to the attempt's count.
     pub dropped: u64,
@@ -197,6 +198,8 @@ pub struct Extent {
     pub bytes: u64,
     /// How many bytes were dropped or trimmed.
     pub dropped: u64,
+    /// Every number that was ever to be trimmed is less than this: what is kept from here on lies behind all that was.
+    pub trimmed: u64,
 }
 
 /// An attempt that a worker says it holds.

@@ -118,6 +118,14 @@ impl Store for Measured {
         measure("output_extent", self.0.output_extent(job, attempt)).await
     }
 
+    async fn output_index(&self, job: JobId, attempt: u32, from: u64, limit: usize) -> Result<Vec<(u64, u64)>, Error> {
+        measure("output_index", self.0.output_index(job, attempt, from, limit)).await
+    }
+
+    async fn output_since(&self, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error> {
+        measure("output_since", self.0.output_since(job, attempt, time)).await
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error> {
         measure("register_worker", self.0.register_worker(worker, info)).await
     }

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::JobId;
 use cmdexec_core::store::{Chunk, Extent};
+use cmdexec_core::time::Timestamp;
 use futures_util::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
@@ -70,7 +71,8 @@ pub(crate) async fn tail(
 }
 
 pub(crate) async fn extent(pool: &SqlitePool, job: JobId, attempt: u32) -> Result<Extent, Error> {
-    const QUERY: &str = "SELECT coalesce((SELECT max(n) + 1 FROM chunks WHERE job = o.job), 0), o.bytes, o.dropped
+    const QUERY: &str = "SELECT coalesce((SELECT max(n) + 1 FROM chunks WHERE job = o.job), 0), o.bytes, o.dropped,
+            o.trimmed
         FROM jobs j CROSS JOIN outputs o ON o.job = j.seq WHERE j.id = ? AND o.attempt = ?";
     let query = sqlx::query(QUERY).bind(job.as_bytes().to_vec()).bind(i64::from(attempt));
     let Some(row) = query.fetch_optional(pool).await? else { return Ok(Extent::default()) };
@@ -78,5 +80,31 @@ pub(crate) async fn extent(pool: &SqlitePool, job: JobId, attempt: u32) -> Resul
         next: column::unsigned(row.try_get(0)?)?,
         bytes: column::unsigned(row.try_get(1)?)?,
         dropped: column::unsigned(row.try_get(2)?)?,
+        trimmed: column::unsigned(row.try_get(3)?)?,
     })
+}
+
+/// `length` of a column does not read what it is the length of.
+pub(crate) async fn index(
+    pool: &SqlitePool,
+    job: JobId,
+    attempt: u32,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<(u64, u64)>, Error> {
+    const QUERY: &str = "SELECT c.n, length(c.bytes)
+        FROM jobs j CROSS JOIN outputs o ON o.job = j.seq CROSS JOIN chunks c ON c.job = j.seq
+        WHERE j.id = ? AND o.attempt = ? AND c.n >= ? ORDER BY c.n LIMIT ?";
+    let query = sqlx::query(QUERY).bind(job.as_bytes().to_vec()).bind(i64::from(attempt)).bind(column::signed(from));
+    let rows = query.bind(column::length(limit)).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((column::unsigned(row.try_get(0)?)?, column::unsigned(row.try_get(1)?)?))).collect()
+}
+
+pub(crate) async fn since(pool: &SqlitePool, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error> {
+    const QUERY: &str = "SELECT min(c.n)
+        FROM jobs j CROSS JOIN outputs o ON o.job = j.seq CROSS JOIN chunks c INDEXED BY chunks_times ON c.job = j.seq
+        WHERE j.id = ? AND o.attempt = ? AND c.at >= ?";
+    let query = sqlx::query(QUERY).bind(job.as_bytes().to_vec()).bind(i64::from(attempt)).bind(time.as_millis());
+    let first: Option<i64> = query.fetch_one(pool).await?.try_get(0)?;
+    first.map(column::unsigned).transpose()
 }

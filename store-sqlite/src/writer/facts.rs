@@ -51,6 +51,8 @@ pub(super) struct OutputFact {
     pub(super) dropped: i64,
     /// One more than the highest number that ever was.
     pub(super) seen: i64,
+    /// One more than the highest number that was ever trimmed.
+    pub(super) trimmed: i64,
     /// How long the chunks are that are there, of the numbers that the group asks about.
     pub(super) there: BTreeMap<i64, i64>,
 }
@@ -87,6 +89,7 @@ struct JobRow(
     Option<i64>,
     Option<i64>,
     Option<String>,
+    Option<i64>,
     Option<i64>,
     Option<i64>,
     Option<i64>,
@@ -154,19 +157,22 @@ impl Facts {
     /// through the driver's threads.
     async fn read_jobs(&mut self, conn: &mut SqliteConnection, ids: &HashSet<JobId>) -> Result<(), Error> {
         const QUERY: &str = "SELECT json_group_array(json_array(asked.key, j.seq, j.version, j.status, j.class, j.due,
-                j.floor, j.hard_end, j.worker, o.attempt, o.bytes, o.dropped, o.seen))
+                j.floor, j.hard_end, j.worker, o.attempt, o.bytes, o.dropped, o.seen,
+                o.trimmed))
             FROM json_each(?1) asked CROSS JOIN jobs j ON j.id = unhex(asked.value)
             LEFT JOIN outputs o ON o.job = j.seq";
         let ids: Vec<JobId> = ids.iter().copied().collect();
         let row = sqlx::query(QUERY).bind(column::hex_ids(&ids)).fetch_one(conn).await?;
         let found: Vec<JobRow> = column::json("jobs", row.try_get(0)?)?;
         self.jobs.reserve(found.len());
-        for JobRow(place, seq, version, status, class, due, floor, hard_end, worker, attempt, bytes, dropped, seen) in
-            found
-        {
+        for row in found {
+            let JobRow(place, seq, version, status, class, due, floor, hard_end, worker, ..) = row;
+            let JobRow(.., attempt, bytes, dropped, seen, trimmed) = row;
             let Some(id) = ids.get(place) else { continue };
-            if let (Some(attempt), Some(bytes), Some(dropped), Some(seen)) = (attempt, bytes, dropped, seen) {
-                self.outputs.insert(seq, OutputFact { attempt, bytes, dropped, seen, there: BTreeMap::new() });
+            if let (Some(attempt), Some(bytes), Some(dropped), Some(seen), Some(trimmed)) =
+                (attempt, bytes, dropped, seen, trimmed)
+            {
+                self.outputs.insert(seq, OutputFact { attempt, bytes, dropped, seen, trimmed, there: BTreeMap::new() });
             }
             let status = column::status(status)?;
             let deadlines = Deadlines { due, floor, hard_end };

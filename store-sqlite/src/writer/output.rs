@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cmdexec_core::store::Append;
+use cmdexec_core::store::{Append, Chunk};
 
 use super::facts::OutputFact;
 use super::plan::Plan;
@@ -44,6 +44,7 @@ impl Plan<'_> {
             && first <= last
         {
             let range = column::signed(first)..=column::signed(last);
+            output.trimmed = output.trimmed.max(column::signed(last.saturating_add(1).min(Chunk::MAX_SEQ)));
             let trimmed: Vec<(i64, i64)> = output.there.range(range).map(|(n, len)| (*n, *len)).collect();
             for (n, len) in trimmed {
                 output.there.remove(&n);
@@ -59,6 +60,7 @@ impl Plan<'_> {
     }
 
     pub(super) fn write_outputs(&mut self) {
+        let now = Some(self.now.as_millis());
         for (job, pending) in std::mem::take(&mut self.outputs) {
             let Some(output) = self.facts.outputs.get(&job) else { continue };
             if pending.clear {
@@ -68,10 +70,10 @@ impl Plan<'_> {
                 self.script.row(Part::Trim, &[Some(job), Some(n)]);
             }
             for (n, (stream, bytes)) in pending.add {
-                self.script.row(Part::Chunks, &[Some(job), Some(n), Some(stream), bytes.at, bytes.len]);
+                self.script.row(Part::Chunks, &[Some(job), Some(n), Some(stream), bytes.at, bytes.len, now]);
             }
-            let OutputFact { attempt, bytes, dropped, seen, .. } = *output;
-            let cells = [Some(job), Some(attempt), Some(bytes), Some(dropped), Some(seen)];
+            let OutputFact { attempt, bytes, dropped, seen, trimmed, .. } = *output;
+            let cells = [Some(job), Some(attempt), Some(bytes), Some(dropped), Some(seen), Some(trimmed)];
             self.script.row(Part::Outputs, &cells);
         }
     }

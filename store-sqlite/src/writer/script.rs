@@ -82,13 +82,13 @@ const STATEMENTS: [(Part, &str); 16] = [
     ),
     (
         Part::Outputs,
-        "INSERT OR REPLACE INTO outputs (job, attempt, bytes, dropped, seen)
-            SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM jsonb_each($11);",
+        "INSERT OR REPLACE INTO outputs (job, attempt, bytes, dropped, seen, trimmed)
+            SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM jsonb_each($11);",
     ),
     (
         Part::Chunks,
-        "INSERT INTO chunks (job, n, stream, bytes)
-            SELECT value->>0, value->>1, value->>2, substr($1, value->>3, value->>4) FROM jsonb_each($12);",
+        "INSERT INTO chunks (job, n, stream, bytes, at)
+            SELECT value->>0, value->>1, value->>2, substr($1, value->>3, value->>4), value->>5 FROM jsonb_each($12);",
     ),
     (
         Part::Workers,

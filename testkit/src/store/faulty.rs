@@ -50,6 +50,8 @@ pub enum Call {
     ReadOutput,
     OutputTail,
     OutputExtent,
+    OutputIndex,
+    OutputSince,
     RegisterWorker,
     Renew,
     GetWorkers,
@@ -245,6 +247,14 @@ impl Store for FaultyStore {
 
     async fn output_extent(&self, job: JobId, attempt: u32) -> Result<Extent, Error> {
         self.with_fault(Call::OutputExtent, self.inner.output_extent(job, attempt)).await
+    }
+
+    async fn output_index(&self, job: JobId, attempt: u32, from: u64, limit: usize) -> Result<Vec<(u64, u64)>, Error> {
+        self.with_fault(Call::OutputIndex, self.inner.output_index(job, attempt, from, limit)).await
+    }
+
+    async fn output_since(&self, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error> {
+        self.with_fault(Call::OutputSince, self.inner.output_since(job, attempt, time)).await
     }
 
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error> {

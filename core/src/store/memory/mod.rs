@@ -173,10 +173,11 @@ impl Store for MemoryStore {
     async fn append_output(&self, appends: Vec<Append>) -> Result<(), Error> {
         appends.iter().try_for_each(Append::check)?;
         let mut tables = self.tables()?;
+        let now = self.clock.now();
         let Tables { jobs, outputs, .. } = &mut *tables;
         for append in appends {
             if jobs.get(append.job).is_some() {
-                outputs.append(append);
+                outputs.append(append, now);
             }
         }
         Ok(())
@@ -192,6 +193,14 @@ impl Store for MemoryStore {
 
     async fn output_extent(&self, job: JobId, attempt: u32) -> Result<Extent, Error> {
         Ok(self.tables()?.outputs.extent(job, attempt))
+    }
+
+    async fn output_index(&self, job: JobId, attempt: u32, from: u64, limit: usize) -> Result<Vec<(u64, u64)>, Error> {
+        Ok(self.tables()?.outputs.index(job, attempt, from, limit))
+    }
+
+    async fn output_since(&self, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error> {
+        Ok(self.tables()?.outputs.since(job, attempt, time))
     }
 
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crate::executor::Stream;
 use crate::id::JobId;
 use crate::store::{Append, Chunk, Extent};
+use crate::time::Timestamp;
 
 #[derive(Debug, Default)]
 pub(super) struct Outputs(HashMap<JobId, Output>);
@@ -14,13 +15,15 @@ pub(super) struct Outputs(HashMap<JobId, Output>);
 #[derive(Debug, Default)]
 struct Output {
     attempt: u32,
-    chunks: BTreeMap<u64, Chunk>,
+    /// Each with when it was added.
+    chunks: BTreeMap<u64, (Chunk, Timestamp)>,
     bytes: u64,
     dropped: u64,
+    trimmed: u64,
 }
 
 impl Outputs {
-    pub(super) fn append(&mut self, append: Append) {
+    pub(super) fn append(&mut self, append: Append, now: Timestamp) {
         let output = self.0.entry(append.job).or_default();
         if append.attempt < output.attempt {
             return;
@@ -31,7 +34,7 @@ impl Outputs {
         for chunk in append.chunks {
             let bytes = chunk.bytes.len() as u64;
             if let std::collections::btree_map::Entry::Vacant(free) = output.chunks.entry(chunk.seq) {
-                free.insert(chunk);
+                free.insert((chunk, now));
                 output.bytes += bytes;
             }
         }
@@ -40,8 +43,9 @@ impl Outputs {
         {
             let trimmed: Vec<u64> = output.chunks.range(first..=last).map(|(seq, _)| *seq).collect();
             for seq in trimmed {
-                output.bytes -= output.chunks.remove(&seq).map_or(0, |chunk| chunk.bytes.len() as u64);
+                output.bytes -= output.chunks.remove(&seq).map_or(0, |(chunk, _)| chunk.bytes.len() as u64);
             }
+            output.trimmed = output.trimmed.max(last.saturating_add(1).min(Chunk::MAX_SEQ));
         }
         output.dropped = output.dropped.saturating_add(append.dropped);
     }
@@ -53,7 +57,9 @@ impl Outputs {
     pub(super) fn read(&self, job: JobId, attempt: u32, from: u64, max_bytes: usize) -> Vec<Chunk> {
         let mut page = Vec::new();
         let mut room = max_bytes;
-        for chunk in self.of(job, attempt).into_iter().flat_map(|output| output.chunks.range(from..)).map(|(_, c)| c) {
+        for (chunk, _) in
+            self.of(job, attempt).into_iter().flat_map(|output| output.chunks.range(from..)).map(|(_, c)| c)
+        {
             if chunk.bytes.len() > room && !page.is_empty() {
                 break;
             }
@@ -67,7 +73,7 @@ impl Outputs {
         let Some(output) = self.of(job, attempt) else { return Bytes::new() };
         let mut pieces = Vec::new();
         let mut room = max_bytes;
-        for chunk in output.chunks.values().rev().filter(|chunk| chunk.stream == stream) {
+        for (chunk, _) in output.chunks.values().rev().filter(|(chunk, _)| chunk.stream == stream) {
             if room == 0 {
                 break;
             }
@@ -87,7 +93,18 @@ impl Outputs {
             next: output.chunks.last_key_value().map_or(0, |(seq, _)| seq.saturating_add(1)),
             bytes: output.bytes,
             dropped: output.dropped,
+            trimmed: output.trimmed,
         })
+    }
+
+    pub(super) fn index(&self, job: JobId, attempt: u32, from: u64, limit: usize) -> Vec<(u64, u64)> {
+        let chunks = self.of(job, attempt).into_iter().flat_map(|output| output.chunks.range(from..));
+        chunks.map(|(seq, (chunk, _))| (*seq, chunk.bytes.len() as u64)).take(limit).collect()
+    }
+
+    pub(super) fn since(&self, job: JobId, attempt: u32, time: Timestamp) -> Option<u64> {
+        let chunks = &self.of(job, attempt)?.chunks;
+        chunks.iter().find(|(_, (_, added))| *added >= time).map(|(seq, _)| *seq)
     }
 
     pub(super) fn remove(&mut self, job: JobId) {

@@ -1,5 +1,7 @@
 //! One call to both, and what must be alike.
 
+use std::time::Duration;
+
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::JobId;
 use cmdexec_core::job::Job;
@@ -85,7 +87,13 @@ pub(super) async fn both(op: Op, model: &MemoryStore, store: &dyn Store, clock: 
             alike(
                 model.read_output(job, attempt, from, max_bytes).await,
                 store.read_output(job, attempt, from, max_bytes).await,
-            )
+            )?;
+            alike(
+                model.output_index(job, attempt, from, max_bytes).await,
+                store.output_index(job, attempt, from, max_bytes).await,
+            )?;
+            let recently = model.now().before(Duration::from_secs(from));
+            alike(model.output_since(job, attempt, recently).await, store.output_since(job, attempt, recently).await)
         }
         Op::OutputTail { job, attempt, stream, max_bytes } => {
             let job = make::id(job);

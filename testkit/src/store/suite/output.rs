@@ -1,5 +1,7 @@
 //! What attempts wrote.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
 use cmdexec_core::store::{Append, Chunk, ErrorKind, Extent};
@@ -25,7 +27,7 @@ async fn all(b: &Bench, attempt: u32) -> Vec<Chunk> {
 }
 
 async fn extent(b: &Bench, attempt: u32) -> (u64, u64, u64) {
-    let Extent { next, bytes, dropped } = b.store.output_extent(id(1), attempt).await.unwrap();
+    let Extent { next, bytes, dropped, .. } = b.store.output_extent(id(1), attempt).await.unwrap();
     (next, bytes, dropped)
 }
 
@@ -120,6 +122,51 @@ pub async fn trimming_removes_a_range(b: Bench) {
     assert_eq!(extent(&b, 1).await, (7, 6, 8));
 }
 
+pub async fn what_was_trimmed_is_remembered(b: Bench) {
+    with_job(&b).await;
+    let trimmed = async || b.store.output_extent(id(1), 1).await.unwrap().trimmed;
+    add(&b, append(1, 1, (0..6).map(|n| chunk(n, "xx")))).await;
+    assert_eq!(trimmed().await, 0);
+    add(&b, Append { trim: Some((2, 3)), ..append(1, 1, []) }).await;
+    assert_eq!(trimmed().await, 4);
+    // Also what never came to be there; and an earlier range changes nothing.
+    add(&b, Append { trim: Some((6, 8)), ..append(1, 1, [chunk(9, "x")]) }).await;
+    add(&b, Append { trim: Some((1, 1)), ..append(1, 1, []) }).await;
+    assert_eq!(trimmed().await, 9);
+    assert_eq!(all(&b, 1).await.len(), 4);
+    add(&b, Append { replace: true, ..append(1, 1, [chunk(0, "new")]) }).await;
+    assert_eq!(trimmed().await, 0);
+}
+
+pub async fn the_index_has_numbers_and_lengths(b: Bench) {
+    with_job(&b).await;
+    let index = |attempt, from, limit| b.store.output_index(id(1), attempt, from, limit);
+    assert_eq!(index(1, 0, 9).await.unwrap(), []);
+    add(&b, append(1, 1, [chunk(0, "a"), stderr(1, "bb"), chunk(4, ""), chunk(7, "dddd")])).await;
+    assert_eq!(index(1, 0, 9).await.unwrap(), [(0, 1), (1, 2), (4, 0), (7, 4)]);
+    assert_eq!(index(1, 2, 1).await.unwrap(), [(4, 0)]);
+    assert_eq!(index(2, 0, 9).await.unwrap(), []);
+}
+
+pub async fn output_is_found_by_its_time(b: Bench) {
+    with_job(&b).await;
+    let start = b.store.now();
+    let since =
+        async |seconds| b.store.output_since(id(1), 1, start.after(Duration::from_secs(seconds))).await.unwrap();
+    assert_eq!(since(0).await, None);
+    add(&b, append(1, 1, [chunk(0, "a"), chunk(1, "b")])).await;
+    b.clock.advance(Duration::from_secs(10));
+    add(&b, append(1, 1, [chunk(3, "d")])).await;
+    b.clock.advance(Duration::from_secs(10));
+    // What comes late has the time at which it came.
+    add(&b, append(1, 1, [chunk(2, "c"), chunk(0, "again")])).await;
+    assert_eq!(since(0).await, Some(0));
+    assert_eq!(since(1).await, Some(2));
+    assert_eq!(since(11).await, Some(2));
+    assert_eq!(since(21).await, None);
+    assert_eq!(b.store.output_since(id(1), 2, start).await.unwrap(), None);
+}
+
 pub async fn chunks_may_fill_gaps(b: Bench) {
     with_job(&b).await;
     add(&b, append(1, 1, [chunk(0, "a"), chunk(5, "f")])).await;
@@ -166,7 +213,7 @@ pub async fn concurrent_appends_all_arrive(b: Bench) {
     }
     for n in 0..4 {
         let extent = b.store.output_extent(id(n), 1).await.unwrap();
-        assert_eq!(extent, Extent { next: 20, bytes: 40, dropped: 0 });
+        assert_eq!(extent, Extent { next: 20, bytes: 40, ..Extent::default() });
     }
 }
 
