@@ -41,6 +41,7 @@
 //! # }
 //! ```
 
+pub mod archive;
 pub mod coordinator;
 mod error;
 pub mod executor;

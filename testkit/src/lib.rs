@@ -1,6 +1,7 @@
 //! Conformance suites for Command Executor's traits, and fault injection: what holds one backend to its contract holds
 //! every backend to it.
 
+pub mod archive;
 pub mod cluster;
 #[cfg(unix)]
 pub mod executor;

@@ -22,6 +22,7 @@ use super::runtime::{self, Shared};
 use super::session::Session;
 use super::usage::{Hardware, Machine};
 use crate::Error;
+use crate::archive::Limits;
 use crate::executor::{self, Executor};
 use crate::id::WorkerId;
 use crate::job::Problem;
@@ -129,6 +130,12 @@ impl Builder {
     /// See [`Options::work_dir`].
     pub fn work_dir(mut self, work_dir: impl Into<PathBuf>) -> Self {
         self.options.work_dir = Some(work_dir.into());
+        self
+    }
+
+    /// See [`Options::input_limits`].
+    pub fn input_limits(mut self, limits: Limits) -> Self {
+        self.options.input_limits = limits;
         self
     }
 

@@ -16,8 +16,8 @@ use super::attempt::{Attempt, Why};
 use super::backoff::Backoff;
 use super::directory::Directory;
 use super::runtime::Shared;
-use super::unpack::{self, unpack};
 use crate::Error;
+use crate::archive::{self, unpack};
 use crate::files::FileId;
 use crate::job::{Outcome, SETUP_BOUND};
 
@@ -51,15 +51,19 @@ async fn fill(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory, fi
     let given_up = GivenUp::default();
     let job = {
         let (from, into, given_up) = (archive.0.clone(), directory.path().to_owned(), Arc::clone(&given_up.0));
-        tokio::task::spawn_blocking(move || unpack(&from, &into, &given_up))
+        let limits = shared.options.input_limits;
+        tokio::task::spawn_blocking(move || {
+            let from = fs::File::open(from).map_err(archive::Error::Read)?;
+            unpack(from, &into, &limits, &given_up)
+        })
     };
     match job.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(unpack::Error::Archive(message))) => {
-            Err(Outcome::InputError { message: format!("the job's ZIP can't be unpacked: {message}") })
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if error.is_the_archives() => {
+            Err(Outcome::InputError { message: format!("the job's ZIP can't be unpacked: {error}") })
         }
-        Ok(Err(unpack::Error::Io(error))) => {
-            Err(Outcome::ExecutorError { message: format!("the job's files could not be written: {error}") })
+        Ok(Err(error)) => {
+            Err(Outcome::ExecutorError { message: format!("the job's ZIP could not be unpacked here: {error}") })
         }
         Err(panic) => Err(Outcome::InputError { message: format!("the job's ZIP can't be unpacked: {panic}") }),
     }
@@ -128,8 +132,9 @@ async fn fetch_once(shared: &Shared, attempt: &Attempt, archive: &Archive, file:
     let mut kept = File::create(&archive.0).await.map_err(broken)?;
     while let Some(bytes) = shared.within(STALL, async { stream.next().await.transpose() }).await.map_err(refused)? {
         len += bytes.len() as u64;
-        if len > unpack::MOST_BYTES {
-            let message = format!("the job's ZIP has more than {} bytes", unpack::MOST_BYTES);
+        let most = shared.options.input_limits.unpacked;
+        if len > most {
+            let message = format!("the job's ZIP has more than {most} bytes");
             return Err(Failed::Over(Outcome::InputError { message }));
         }
         digest.update(&bytes);

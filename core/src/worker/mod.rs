@@ -1,7 +1,7 @@
 //! The worker runtime: takes jobs from a coordinator, wherever that is, and runs them by its executors.
 //!
 //! One room for each thing it does: [`session`](self) keeps touch, `lease` asks for jobs, `attempt` runs one from its lease to its
-//! report, `inputs` and `unpack` fill its directory, `output`, `outbox` and `report` carry back what comes of it. They share
+//! report, `inputs` fills its directory, `output`, `outbox` and `report` carry back what comes of it. They share
 //! one table, `held`: every attempt from the moment the worker has its lease until its report is acknowledged.
 //!
 //! # What it promises
@@ -29,7 +29,6 @@ mod report;
 mod room;
 mod runtime;
 mod session;
-mod unpack;
 mod usage;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::archive::Limits;
 use crate::id::WorkerId;
 use crate::job::Problem;
 
@@ -26,6 +27,8 @@ pub struct Options {
     /// Where attempts have their directories, in a folder `attempts`, which is **emptied at the start** of what an earlier
     /// worker left. One worker at a time may use it. By default a new folder in the system's temporary one, removed at the end.
     pub work_dir: Option<PathBuf>,
+    /// How much a job's ZIP may hold. A job whose ZIP holds more ends with an input error.
+    pub input_limits: Limits,
     /// How long running jobs may go on once the worker drains. 30 s by default.
     pub drain_timeout: Duration,
     /// Whether it takes jobs at once, or only after [`super::WorkerHandle::resume`]. True by default.
@@ -44,6 +47,7 @@ impl Default for Options {
             memory_mb: None,
             labels: BTreeSet::new(),
             work_dir: None,
+            input_limits: Limits::default(),
             drain_timeout: Duration::from_secs(30),
             auto_start: true,
             metadata: serde_json::Map::new(),
@@ -84,6 +88,8 @@ impl Options {
             "must be an absolute path, because jobs are started elsewhere",
         );
         check(self.drain_timeout <= Duration::from_hours(24), "drain_timeout", "must be at most 24 h");
+        let of_limits = |problem: Problem| Problem::new(format!("input_limits.{}", problem.field), problem.message);
+        problems.extend(self.input_limits.validate().into_iter().map(of_limits));
         problems
     }
 }
@@ -96,6 +102,7 @@ mod tests {
     fn the_defaults_are_fine_and_every_problem_is_named() {
         assert_eq!(Options::default().validate(), []);
         let wrong = Options {
+            input_limits: Limits { ratio: 0, ..Limits::default() },
             hostname: Some(String::new()),
             slots: Some(0),
             cpu_millis: Some(0),
@@ -106,8 +113,17 @@ mod tests {
             ..Options::default()
         };
         let fields: Vec<_> = wrong.validate().into_iter().map(|problem| problem.field).collect();
-        let expected =
-            ["hostname", "slots", "cpu_millis", "memory_mb", "labels", "labels", "work_dir", "drain_timeout"];
+        let expected = [
+            "hostname",
+            "slots",
+            "cpu_millis",
+            "memory_mb",
+            "labels",
+            "labels",
+            "work_dir",
+            "drain_timeout",
+            "input_limits.ratio",
+        ];
         assert_eq!(fields, expected);
     }
 }

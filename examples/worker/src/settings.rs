@@ -68,6 +68,17 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     let work_dir = work_dir.map_or_else(usual_work_dir, PathBuf::from);
     let work_dir = std::path::absolute(&work_dir).unwrap_or(work_dir);
     worker.work_dir = Some(work_dir.clone());
+    let limits = &mut worker.input_limits;
+    let entries = s.setting("INPUT_MAX_ENTRIES", "How many files and directories a job's ZIP may hold");
+    limits.entries = entries.or(limits.entries, number(1..=10_000_000));
+    let bytes = s.setting("INPUT_MAX_BYTES", "How many bytes a job's ZIP may have, packed and unpacked");
+    limits.unpacked = bytes.or(limits.unpacked, number(1..=1 << 50));
+    let ratio = s.setting("INPUT_MAX_RATIO", "How many times its size may come out of a ZIP, if that is over 10 MiB");
+    limits.ratio = ratio.or(limits.ratio, number(1..=1_000_000));
+    let path = s.setting("INPUT_MAX_PATH", "How many bytes a path in a job's ZIP may have");
+    limits.path = path.or(limits.path, number(1..=3_072));
+    let levels = s.setting("INPUT_MAX_LEVELS", "How many directories deep a path in a job's ZIP may be");
+    limits.levels = levels.or(limits.levels, number(1..=1_024));
     for problem in worker.validate() {
         s.problem(problem.field.to_uppercase(), problem.message);
     }
