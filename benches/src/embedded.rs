@@ -26,7 +26,7 @@ fn done(leased: &LeasedJob) -> FinishedAttempt {
 pub(crate) async fn work(service: Arc<dyn WorkerService>, worker: WorkerId, max: usize, jobs: usize) -> Result<()> {
     let mut finished = 0;
     while finished < jobs {
-        let request = LeaseRequest { max, wait: Duration::from_secs(10) };
+        let request = LeaseRequest { max: max.min(jobs - finished), wait: Duration::from_secs(10) };
         let leased = service.lease(&worker, request).await?;
         ensure!(!leased.is_empty(), "nothing came for 10 s after {finished} of {jobs} jobs");
         for answer in service.finish(&worker, leased.iter().map(done).collect()).await? {

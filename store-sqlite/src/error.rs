@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use cmdexec_core::store;
-use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 
 /// What went wrong below the store's surface.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Driver(#[from] sqlx::Error),
+    Reader(#[from] sqlx::Error),
+    #[error(transparent)]
+    Writer(#[from] rusqlite::Error),
     #[error(transparent)]
     Migration(#[from] MigrateError),
     #[error(transparent)]
@@ -24,7 +25,7 @@ pub(crate) enum Error {
 /// A store whose disk is full or whose connections are all taken may be back soon.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// SQLite's primary result codes that mean something to a caller.
+/// SQLite's result codes that mean something to a caller.
 mod code {
     /// A statement that the schema does not understand.
     pub(super) const ERROR: i32 = 1;
@@ -33,6 +34,8 @@ mod code {
     pub(super) const CONSTRAINT: i32 = 19;
     pub(super) const MISMATCH: i32 = 20;
     pub(super) const NOT_A_DATABASE: i32 = 26;
+    /// An extended code.
+    pub(super) const UNIQUE: i32 = rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE;
 }
 
 impl Error {
@@ -45,25 +48,41 @@ impl Error {
         Self::Refused(store::ErrorKind::Unavailable { retry_after: RETRY_AFTER }, "the store is closed".to_owned())
     }
 
+    /// The low byte of an extended result code is the primary one.
     fn primary_code(&self) -> Option<i32> {
-        let database = match self {
-            Self::Driver(error) | Self::Migration(MigrateError::Execute(error)) => error.as_database_error()?,
+        let code = match self {
+            Self::Reader(error) | Self::Migration(MigrateError::Execute(error)) => {
+                error.as_database_error()?.code()?.parse::<i32>().ok()?
+            }
+            Self::Writer(error) => error.sqlite_error()?.extended_code,
             _ => return None,
         };
-        // The low byte of an extended result code is the primary one.
-        database.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+        Some(code & 0xff)
     }
 
     /// A row with this key is there already.
     pub(crate) fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Driver(error) if error.as_database_error().is_some_and(DatabaseError::is_unique_violation))
+        let Self::Writer(error) = self else { return false };
+        error.sqlite_error().is_some_and(|error| error.extended_code == code::UNIQUE)
     }
 
-    /// One call may be to blame: what it hands over is too large, or breaks a constraint. The disk's troubles are
-    /// everybody's.
-    pub(crate) fn may_be_one_calls_fault(&self) -> bool {
-        matches!(self.primary_code(), Some(code::TOO_BIG | code::CONSTRAINT | code::MISMATCH))
-            || matches!(self, Self::Row(..))
+    /// The call is to blame in which it happened: what it hands over is too large, or breaks a constraint, or what it
+    /// asks for is damaged. The disk's troubles are everybody's.
+    pub(crate) fn is_one_calls_fault(&self) -> bool {
+        match self {
+            Self::Refused(..) | Self::Row(..) => true,
+            // A column does not hold what it should.
+            Self::Writer(error) if error.sqlite_error().is_none() => true,
+            _ => matches!(self.primary_code(), Some(code::TOO_BIG | code::CONSTRAINT | code::MISMATCH)),
+        }
+    }
+
+    /// What each caller is told of an error that several share.
+    pub(crate) fn told(&self) -> Self {
+        match self {
+            Self::Refused(kind, what) => Self::Refused(*kind, what.clone()),
+            error => Self::Refused(error.kind(), format!("SQLite: {error}")),
+        }
     }
 
     pub(crate) fn kind(&self) -> store::ErrorKind {
@@ -71,6 +90,7 @@ impl Error {
         match self {
             Self::Refused(kind, _) => *kind,
             Self::Row(..) => Corrupt,
+            Self::Writer(error) if error.sqlite_error().is_none() => Corrupt,
             // A migration that was applied has another text here.
             Self::Migration(error) if !matches!(error, MigrateError::Execute(_)) => Corrupt,
             _ => match self.primary_code() {

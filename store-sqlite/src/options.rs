@@ -18,13 +18,6 @@ use crate::{file, writer};
 /// "cmde" in ASCII: marks a database as this crate's, so that another program's is not mistaken for an empty one.
 const APPLICATION_ID: i64 = 0x636d_6465;
 
-/// The most that the log is left with after a checkpoint; a burst's log is given back to the disk.
-const KEPT_LOG_BYTES: &str = "67108864";
-
-/// Pages in the log at which the writer writes them back. More than SQLite's own 1,000, so that pages which change
-/// again and again are written back less often; the log is then some 16 MiB. Chosen, not yet measured.
-const CHECKPOINT_PAGES: &str = "4000";
-
 /// How to open a [`SqliteStore`]. Start from [`SqliteStore::options`].
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -80,7 +73,7 @@ impl Options {
 
     /// Opens the database in this file, makes it if it is missing, and brings an older one up to date.
     ///
-    /// Must be called within a tokio runtime, which then runs the store's writer. The file is made with mode 0600, and
+    /// Must be called within a tokio runtime. The file is made with mode 0600, and
     /// its directory, if missing, with 0700.
     ///
     /// # Errors
@@ -94,13 +87,9 @@ impl Options {
     async fn try_open(self, path: &Path) -> Result<SqliteStore, Error> {
         let claim = file::claim(path)?;
         identify(&claim.path).await?;
-        let mut options = Self::connection(&claim.path, self.writer_cache_kib);
-        if let Some(most) = self.max_mib {
-            // In pages of SQLite's default size.
-            options = options.pragma("max_page_count", (u64::from(most) * 256).to_string());
-        }
-        let mut writer = connect(&options).await?;
-        migrate(&mut writer).await?;
+        let mut conn = connect(&Self::connection(&claim.path, self.writer_cache_kib)).await?;
+        migrate(&mut conn).await?;
+        conn.close().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(self.readers)
             .acquire_timeout(Duration::from_secs(10))
@@ -109,7 +98,9 @@ impl Options {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(Self::connection(&claim.path, self.reader_cache_kib).read_only(true));
-        let writer = writer::start(writer, options, readers.clone(), Arc::clone(&self.clock), claim).await?;
+        let settings =
+            writer::Settings { path: claim.path.clone(), cache_kib: self.writer_cache_kib, max_mib: self.max_mib };
+        let writer = writer::start(settings, readers.clone(), Arc::clone(&self.clock), claim).await?;
         Ok(SqliteStore::new(self.clock, readers, writer))
     }
 
@@ -124,8 +115,6 @@ impl Options {
             .pragma("cache_size", format!("-{cache_kib}"))
             .pragma("mmap_size", "0")
             .pragma("temp_store", "memory")
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-            .pragma("journal_size_limit", KEPT_LOG_BYTES)
             .disable_statement_logging()
     }
 }
@@ -166,6 +155,6 @@ fn refuse_newer(migrated: Result<(), MigrateError>) -> Result<(), Error> {
 }
 
 /// Opens a connection. Boxed as [`migrate`] is.
-pub(crate) fn connect(options: &SqliteConnectOptions) -> BoxFuture<'_, Result<SqliteConnection, Error>> {
+fn connect(options: &SqliteConnectOptions) -> BoxFuture<'_, Result<SqliteConnection, Error>> {
     Box::pin(async move { Ok(options.connect().await?) })
 }

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::read::job::Decoder;
 use crate::read::{job, list, output, queue, record, worker};
-use crate::writer::{Changed, Handle, NewJob, Work};
+use crate::writer::{Changed, GROUP_WEIGHT, Group, Handle, NewJob, weight};
 
 /// Keeps jobs in a SQLite file.
 ///
@@ -73,9 +73,9 @@ impl Store for SqliteStore {
     }
 
     async fn insert(&self, batch: Insert) -> Result<Inserted, store::Error> {
-        let jobs = batch.jobs.iter().map(|(job, timer)| NewJob::new(job, *timer)).collect::<Result<_, _>>()?;
-        let key = batch.key;
-        Ok(self.writer.call(|slot| Work::Insert { jobs, key, slot }).await?)
+        let jobs = batch.jobs.iter().map(|(job, timer)| NewJob::new(job, *timer)).collect::<Result<Vec<_>, _>>()?;
+        let weight = weight(jobs.iter().map(NewJob::len));
+        Ok(self.writer.call(weight, move |group| group.insert(&jobs, batch.key.as_ref())).await?)
     }
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, store::Error> {
@@ -117,13 +117,16 @@ impl Store for SqliteStore {
 
     async fn update(&self, changes: Vec<Change>) -> Result<Vec<Written>, store::Error> {
         once_each(changes.iter().map(|change| change.id), "job")?;
-        let changes = changes.iter().map(Changed::new).collect::<Result<_, _>>()?;
-        Ok(self.writer.call(|slot| Work::Update { changes, slot }).await?)
+        let changes = changes.iter().map(Changed::new).collect::<Result<Vec<_>, _>>()?;
+        let weight = weight(changes.iter().map(Changed::len));
+        Ok(self.writer.call(weight, move |group| group.update(&changes)).await?)
     }
 
     async fn append_output(&self, appends: Vec<Append>) -> Result<(), store::Error> {
         appends.iter().try_for_each(Append::check)?;
-        Ok(self.writer.call(|slot| Work::Append { appends, slot }).await?)
+        let weight = weight(appends.iter().flat_map(|append| &append.chunks).map(|chunk| chunk.bytes.len()));
+        let write = self.writer.call(weight, move |group| appends.iter().try_for_each(|append| group.append(append)));
+        Ok(write.await?)
     }
 
     async fn read_output(
@@ -166,12 +169,15 @@ impl Store for SqliteStore {
 
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), store::Error> {
         let worker = worker.clone();
-        Ok(self.writer.call(|slot| Work::Register { worker, info, slot }).await?)
+        let weight = weight([info.len()].into_iter());
+        Ok(self.writer.call(weight, move |group| group.register(&worker, &info)).await?)
     }
 
     async fn renew(&self, beats: Vec<(WorkerId, Beat)>) -> Result<Vec<Renewed>, store::Error> {
         once_each(beats.iter().map(|(worker, _)| worker), "worker")?;
-        Ok(self.writer.call(|slot| Work::Renew { beats, slot }).await?)
+        let weight = beats.len();
+        let write = move |group: &mut Group<'_>| beats.iter().map(|(worker, beat)| group.renew(worker, beat)).collect();
+        Ok(self.writer.call_at_leisure(weight, write).await?)
     }
 
     async fn get_workers(&self, ids: &[WorkerId]) -> Result<Vec<Option<WorkerRow>>, store::Error> {
@@ -184,7 +190,7 @@ impl Store for SqliteStore {
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, store::Error> {
         let worker = worker.clone();
-        Ok(self.writer.call(|slot| Work::RemoveWorker { worker, slot }).await?)
+        Ok(self.writer.call(1, move |group| group.remove_worker(&worker)).await?)
     }
 
     async fn get_records(&self, kind: &str, keys: &[String]) -> Result<Vec<Option<Record>>, store::Error> {
@@ -194,7 +200,9 @@ impl Store for SqliteStore {
     async fn put_records(&self, kind: &str, writes: Vec<RecordWrite>) -> Result<Vec<Written>, store::Error> {
         once_each(writes.iter().map(|write| &write.key), "record")?;
         let kind = kind.to_owned();
-        Ok(self.writer.call(|slot| Work::PutRecords { kind, writes, slot }).await?)
+        let weight = weight(writes.iter().map(|write| write.value.as_ref().map_or(0, Bytes::len)));
+        let write = move |group: &mut Group<'_>| writes.iter().map(|write| group.put_record(&kind, write)).collect();
+        Ok(self.writer.call(weight, write).await?)
     }
 
     async fn list_records(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, store::Error> {
@@ -202,7 +210,7 @@ impl Store for SqliteStore {
     }
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, store::Error> {
-        Ok(self.writer.call(|slot| Work::Purge { keep, limit, slot }).await?)
+        Ok(self.writer.call(limit.min(GROUP_WEIGHT), move |group| group.purge(keep, limit)).await?)
     }
 
     async fn close(&self) {

@@ -78,16 +78,13 @@ pub(crate) fn stream(number: i64) -> Result<Stream, Error> {
     }
 }
 
-/// Ids as the JSON array of hexadecimal texts that statements `unhex`.
-pub(crate) fn hex_ids<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> String {
+/// Blobs as the JSON array of hexadecimal texts that statements `unhex`.
+pub(crate) fn hex<'a>(blobs: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
     let mut text = String::from("[");
-    for id in ids {
-        if text.len() > 1 {
-            text.push(',');
-        }
-        text.push('"');
-        let mut buffer = [0; 32];
-        text.push_str(id.as_uuid().simple().encode_lower(&mut buffer));
+    for blob in blobs {
+        text.push_str(if text.len() > 1 { ",\"" } else { "\"" });
+        text.extend(blob.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
         text.push('"');
     }
     text.push(']');
@@ -119,9 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_hexadecimal() {
-        let ids = [JobId::from_bytes([0xab; 16]), JobId::from_bytes([1; 16])];
-        assert_eq!(hex_ids(&ids), r#"["abababababababababababababababab","01010101010101010101010101010101"]"#);
-        assert_eq!(hex_ids(&[]), "[]");
+    fn blobs_are_hexadecimal() {
+        assert_eq!(hex([[0xab, 0x01].as_slice(), &[], &[0xff]]), r#"["ab01","","ff"]"#);
+        assert_eq!(hex([]), "[]");
     }
 }

@@ -67,7 +67,8 @@ impl Decoder {
 
 pub(crate) async fn get(pool: &SqlitePool, decoder: &Decoder, ids: &[JobId]) -> Result<Vec<Option<Job>>, Error> {
     const QUERY: &str = select_job!("json_each(?) asked CROSS JOIN jobs j ON j.id = unhex(asked.value)", "");
-    let rows = sqlx::query(QUERY).bind(column::hex_ids(ids)).fetch_all(pool).await?;
+    let asked = column::hex(ids.iter().map(|id| id.as_bytes().as_slice()));
+    let rows = sqlx::query(QUERY).bind(asked).fetch_all(pool).await?;
     let jobs: HashMap<JobId, Job> =
         rows.iter().map(|row| decoder.job(row).map(|job| (job.id, job))).collect::<Result<_, _>>()?;
     Ok(ids.iter().map(|id| jobs.get(id).cloned()).collect())

@@ -10,7 +10,6 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 
 use super::column;
 use crate::error::Error;
-use crate::writer::{Heap, push_row};
 
 fn record(row: &SqliteRow) -> Result<Record, Error> {
     Ok(Record {
@@ -27,18 +26,10 @@ pub(crate) async fn get(
     now: Timestamp,
 ) -> Result<Vec<Option<Record>>, Error> {
     const QUERY: &str = "SELECT r.key, r.value, r.version
-        FROM json_each(?2) asked
-        CROSS JOIN records r ON r.kind = ?3 AND r.key = substr(?1, asked.value->>0, asked.value->>1)
-        WHERE r.expires IS NULL OR r.expires > ?4";
-    let mut heap = Heap::new();
-    let mut rows = String::new();
-    for key in keys {
-        let span = heap.put(key.as_bytes());
-        push_row(&mut rows, &[span.at, span.len]);
-    }
-    rows.push_str(if rows.is_empty() { "[]" } else { "]" });
-    let heap = heap.into_bytes();
-    let query = sqlx::query(QUERY).bind(heap).bind(rows).bind(kind.as_bytes()).bind(now.as_millis());
+        FROM json_each(?) asked CROSS JOIN records r ON r.kind = ? AND r.key = unhex(asked.value)
+        WHERE r.expires IS NULL OR r.expires > ?";
+    let asked = column::hex(keys.iter().map(String::as_bytes));
+    let query = sqlx::query(QUERY).bind(asked).bind(kind.as_bytes()).bind(now.as_millis());
     let rows = query.fetch_all(pool).await?;
     let found: HashMap<String, Record> =
         rows.iter().map(|row| record(row).map(|record| (record.key.clone(), record))).collect::<Result<_, _>>()?;

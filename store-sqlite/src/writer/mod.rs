@@ -1,8 +1,7 @@
 //! The one writer: gathers what waits into a group, and commits each group as one transaction.
 //!
-//! A group goes through three steps: `facts` reads what its calls are about, `plan` decides in plain code what each
-//! call comes to and what is to be written, and `script` writes all of it with one round trip, from BEGIN to COMMIT.
-//! Because nobody else writes, what was read still holds when it is written.
+//! It is a thread with a connection of its own, which its calls' statements run on row by row: a round trip through
+//! sqlx would cost each of them two changes of threads, some 50 µs. Because nobody else writes, nothing is ever locked.
 //!
 //! Callers wait for their answer, but the writer owns the work: a call whose future is dropped once it was handed over
 //! is carried out all the same, and one dropped before is not carried out at all.
@@ -12,60 +11,86 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cmdexec_core::time::Clock;
-use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
+use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::file::Claim;
-use crate::options::connect;
 
-mod facts;
+mod call;
+mod connection;
+mod group;
 mod jobs;
 mod output;
-mod plan;
 mod purge;
 mod records;
-mod script;
-mod work;
 mod workers;
 
-pub(crate) use script::{Heap, push_row};
-pub(crate) use work::{Changed, NewJob, Slot, Work, rank};
+pub(crate) use call::weight;
+pub(crate) use connection::Settings;
+pub(crate) use group::Group;
+pub(crate) use jobs::{Changed, NewJob, rank};
 
-use facts::Facts;
-use plan::{Classes, Plan};
+use call::{Call, Write};
+use connection::Writer;
 
 /// How many calls wait at most; further callers wait for room, which slows them down to what the disk takes.
 const MAILBOX: usize = 1024;
 
 /// How many rows' worth of work go into one transaction, so that nobody waits long behind a crowd.
-const GROUP_WEIGHT: usize = 4096;
+pub(crate) const GROUP_WEIGHT: usize = 4096;
 
 /// How long renewals of sessions wait for others when nothing else is to be written. Nobody waits for a heartbeat's answer,
 /// and a thousand idle workers then share a few commits a second.
 const LINGER: Duration = Duration::from_millis(25);
 
+enum Message {
+    Call(Box<dyn Call>),
+    Close,
+}
+
 /// The way to the writer. Clones lead to the same one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Handle {
-    mailbox: mpsc::Sender<Work>,
+    mailbox: mpsc::Sender<Message>,
     ended: CancellationToken,
 }
 
 impl Handle {
-    /// Hands work over and waits for its answer.
-    pub(crate) async fn call<T>(&self, work: impl FnOnce(Slot<T>) -> Work) -> Result<T, Error> {
+    /// Hands a write over and waits for its answer. `weight`: see [`weight()`].
+    pub(crate) async fn call<T, F>(&self, weight: usize, write: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.send(weight, false, write).await
+    }
+
+    /// As [`Handle::call`], for what nobody waits for: it may be kept a little for others to come.
+    pub(crate) async fn call_at_leisure<T, F>(&self, weight: usize, write: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.send(weight, true, write).await
+    }
+
+    async fn send<T, F>(&self, weight: usize, can_wait: bool, write: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    {
         let (sender, answer) = oneshot::channel();
-        self.mailbox.send(work(Slot::new(sender))).await.map_err(|_| Error::closed())?;
+        let call = Box::new(Write { write, weight, can_wait, decided: None, sender });
+        self.mailbox.send(Message::Call(call)).await.map_err(|_| Error::closed())?;
         answer.await.map_err(|_| Error::closed())?
     }
 
     /// Completes once everything that was handed over is done and the database is closed.
     pub(crate) async fn close(&self) {
         // If the mailbox is closed already, somebody else's closing is under way.
-        let _ = self.mailbox.send(Work::Close).await;
+        let _ = self.mailbox.send(Message::Close).await;
         self.ended.cancelled().await;
     }
 
@@ -76,67 +101,75 @@ impl Handle {
 
 /// Starts the writer. It ends when it is closed, or when every handle is gone and what they handed over is done.
 pub(crate) async fn start(
-    mut conn: SqliteConnection,
-    options: SqliteConnectOptions,
+    settings: Settings,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
     claim: Claim,
 ) -> Result<Handle, Error> {
-    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM jobs").fetch_one(&mut conn).await?;
-    let classes = Classes::load(&mut conn).await?;
     let (sender, mailbox) = mpsc::channel(MAILBOX);
+    let (opened, is_open) = oneshot::channel();
     let ended = CancellationToken::new();
-    let writer = Writer { conn: Some(conn), options, clock, next_seq: last + 1, classes };
-    tokio::spawn(run(writer, mailbox, readers, claim, ended.clone()));
-    Ok(Handle { mailbox: sender, ended })
+    let handle = Handle { mailbox: sender, ended: ended.clone() };
+    // For the mailbox and the timer only; the statements block the thread, which is what it is for.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = move || {
+        // Whatever becomes of the thread, nobody shall wait for it for ever.
+        let _ended = ended.drop_guard();
+        match Writer::open(settings, clock) {
+            Ok(writer) => {
+                if opened.send(Ok(())).is_ok() {
+                    runtime.block_on(run(writer, mailbox, readers));
+                }
+            }
+            Err(error) => drop(opened.send(Err(error))),
+        }
+        drop(claim);
+    };
+    std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(thread)?;
+    is_open.await.map_err(|_| Error::closed())??;
+    Ok(handle)
 }
 
-async fn run(
-    mut writer: Writer,
-    mut mailbox: mpsc::Receiver<Work>,
-    readers: SqlitePool,
-    claim: Claim,
-    ended: CancellationToken,
-) {
-    // Also when this task is dropped with its runtime, nobody shall wait for it for ever.
-    let _ended = ended.drop_guard();
+async fn run(mut writer: Writer, mut mailbox: mpsc::Receiver<Message>, readers: SqlitePool) {
     let mut waiting = VecDeque::new();
     loop {
         if waiting.is_empty() {
             match mailbox.recv().await {
-                Some(work) => waiting.push_back(work),
+                Some(message) => take(message, &mut waiting, &mut mailbox),
                 None => break,
             }
         }
         while waiting.len() < MAILBOX
-            && let Ok(work) = mailbox.try_recv()
+            && let Ok(message) = mailbox.try_recv()
         {
-            waiting.push_back(work);
+            take(message, &mut waiting, &mut mailbox);
         }
-        if waiting.iter().all(Work::can_wait) {
+        if waiting.iter().all(|call| call.can_wait()) {
             linger(&mut waiting, &mut mailbox).await;
         }
-        let group = next_group(&mut waiting);
-        if group.iter().any(|work| matches!(work, Work::Close)) {
-            // What is in the mailbox is still received and done.
-            mailbox.close();
-        }
-        writer.commit(group).await;
+        writer.commit(next_group(&mut waiting));
     }
     readers.close().await;
-    writer.close().await;
-    drop(claim);
+    writer.close();
+}
+
+fn take(message: Message, waiting: &mut VecDeque<Box<dyn Call>>, mailbox: &mut mpsc::Receiver<Message>) {
+    match message {
+        Message::Call(call) => waiting.push_back(call),
+        // What is in the mailbox is still received and done.
+        Message::Close => mailbox.close(),
+    }
 }
 
 /// Waits for company, but no longer than until something comes that somebody waits for.
-async fn linger(waiting: &mut VecDeque<Work>, mailbox: &mut mpsc::Receiver<Work>) {
+async fn linger(waiting: &mut VecDeque<Box<dyn Call>>, mailbox: &mut mpsc::Receiver<Message>) {
     let over = tokio::time::sleep(LINGER);
     tokio::pin!(over);
-    while waiting.len() < MAILBOX && waiting.back().is_some_and(Work::can_wait) {
+    while waiting.len() < MAILBOX && !mailbox.is_closed() && waiting.back().is_some_and(|call| call.can_wait()) {
         tokio::select! {
             biased;
-            work = mailbox.recv() => match work {
-                Some(work) => waiting.push_back(work),
+            message = mailbox.recv() => match message {
+                Some(message) => take(message, waiting, mailbox),
                 None => return,
             },
             () = &mut over => return,
@@ -144,110 +177,13 @@ async fn linger(waiting: &mut VecDeque<Work>, mailbox: &mut mpsc::Receiver<Work>
     }
 }
 
-/// What goes into one transaction. A purge goes alone, because it reads and removes at large.
-fn next_group(waiting: &mut VecDeque<Work>) -> Vec<Work> {
-    let mut group = Vec::new();
+/// What goes into one transaction: as many as weigh no more than a group, and at least one.
+fn next_group(waiting: &mut VecDeque<Box<dyn Call>>) -> Vec<Box<dyn Call>> {
+    let mut group = Vec::with_capacity(waiting.len());
     let mut weight = 0;
-    while let Some(work) = waiting.pop_front() {
-        let alone = matches!(work, Work::Purge { .. });
-        if !group.is_empty() && (alone || weight + work.weight() > GROUP_WEIGHT) {
-            waiting.push_front(work);
-            break;
-        }
-        weight += work.weight();
-        group.push(work);
-        if alone {
-            break;
-        }
+    while let Some(call) = waiting.pop_front_if(|call| weight == 0 || weight + call.weight() <= GROUP_WEIGHT) {
+        weight += call.weight();
+        group.push(call);
     }
     group
-}
-
-struct Writer {
-    /// `None` after an error left it in doubt; the next group opens another.
-    conn: Option<SqliteConnection>,
-    options: SqliteConnectOptions,
-    clock: Arc<dyn Clock>,
-    next_seq: i64,
-    classes: Classes,
-}
-
-impl Writer {
-    /// Carries a group out and answers its calls.
-    async fn commit(&mut self, mut group: Vec<Work>) {
-        let mut result = self.attempt(&mut group, false).await;
-        if result.as_ref().is_err_and(Error::is_unique_violation) {
-            // Somebody inserts a job that exists: find out who, so that the others don't suffer for it.
-            result = self.attempt(&mut group, true).await;
-        }
-        match result {
-            Ok(()) => group.into_iter().for_each(Work::answer),
-            Err(error) if group.len() > 1 && error.may_be_one_calls_fault() => {
-                for work in group {
-                    let mut alone = [work];
-                    let result = self.attempt(&mut alone, true).await;
-                    let [work] = alone;
-                    match result {
-                        Ok(()) => work.answer(),
-                        Err(error) => work.fail(&error),
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, calls = group.len(), "a write failed");
-                for work in group {
-                    work.fail(&error);
-                }
-            }
-        }
-    }
-
-    /// Reads, decides, writes. On an error nothing is written, or it is not known whether all of it is.
-    async fn attempt(&mut self, group: &mut [Work], check_ids: bool) -> Result<(), Error> {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => connect(&self.options).await?,
-        };
-        let result = self.attempt_on(&mut conn, group, check_ids).await;
-        if result.is_ok() {
-            self.conn = Some(conn);
-        } else {
-            // Classes may have been numbered that were not written.
-            self.classes.forget();
-            // Without a transaction (the failure was before it, or undid it) there is nothing to roll back, which
-            // SQLite calls an error too. Whatever may be left of one goes with the connection.
-            if sqlx::raw_sql("ROLLBACK").execute(&mut conn).await.is_ok() {
-                self.conn = Some(conn);
-            }
-        }
-        result
-    }
-
-    async fn attempt_on(
-        &mut self,
-        conn: &mut SqliteConnection,
-        group: &mut [Work],
-        check_ids: bool,
-    ) -> Result<(), Error> {
-        let now = self.clock.now();
-        if let [Work::Purge { keep, limit, slot }] = group {
-            slot.set(Ok(purge::purge(conn, now, *keep, *limit).await?));
-            return Ok(());
-        }
-        let facts = Facts::read(conn, group, &mut self.classes, check_ids).await?;
-        let mut plan = Plan::new(facts, now, &mut self.next_seq, &mut self.classes);
-        for work in group {
-            plan.take(work);
-        }
-        plan.into_script().execute(conn).await
-    }
-
-    async fn close(&mut self) {
-        let Some(mut conn) = self.conn.take() else { return };
-        // Leaves one file behind where it can; what stays in the log is as durable.
-        let _ = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await;
-        if let Err(error) = conn.close().await {
-            tracing::warn!(error = %error, "the database did not close cleanly");
-        }
-    }
 }

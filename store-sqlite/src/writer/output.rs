@@ -1,80 +1,65 @@
 //! Additions to output.
 
-use std::collections::BTreeMap;
-
 use cmdexec_core::store::{Append, Chunk};
+use rusqlite::{OptionalExtension, Row, params};
 
-use super::facts::OutputFact;
-use super::plan::Plan;
-use super::script::{Part, Span};
+use super::group::Group;
+use crate::error::Error;
 use crate::read::column;
 
-/// What a group does to one job's output. Written in this order: clear, trim, add.
+/// What is kept of a job's output, beside its chunks.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    clear: bool,
-    trim: Vec<i64>,
-    add: BTreeMap<i64, (i64, Span)>,
+struct Kept {
+    attempt: i64,
+    bytes: i64,
+    dropped: i64,
+    /// One more than the highest number that was ever trimmed.
+    trimmed: i64,
 }
 
-impl Plan<'_> {
-    pub(super) fn append(&mut self, append: &Append) {
-        let Some(job) = self.facts.jobs.get(&append.job) else { return };
+impl Group<'_> {
+    /// Adds to the output of one attempt. That of an older attempt than the newest that wrote is dropped.
+    pub(crate) fn append(&mut self, append: &Append) -> Result<(), Error> {
+        const KEPT: &str = "SELECT attempt, bytes, dropped, trimmed FROM outputs WHERE job = ?";
+        const KEEP: &str =
+            "INSERT OR REPLACE INTO outputs (job, attempt, bytes, dropped, trimmed) VALUES (?, ?, ?, ?, ?)";
+        const ADD: &str = "INSERT OR IGNORE INTO chunks (job, n, stream, bytes, at) VALUES (?, ?, ?, ?, ?)";
+        const LENGTH: &str = "SELECT coalesce(sum(length(bytes)), 0) FROM chunks WHERE job = ? AND n BETWEEN ? AND ?";
+        const TRIM: &str = "DELETE FROM chunks WHERE job = ? AND n BETWEEN ? AND ?";
+        let Some(job) = self.seq(append.job)? else { return Ok(()) };
         let attempt = i64::from(append.attempt);
-        let pending = self.outputs.entry(job.seq).or_default();
-        let output = self.facts.outputs.entry(job.seq).or_default();
-        if attempt < output.attempt {
-            return;
+        let read = |row: &Row<'_>| {
+            Ok(Kept { attempt: row.get(0)?, bytes: row.get(1)?, dropped: row.get(2)?, trimmed: row.get(3)? })
+        };
+        let found = self.statement(KEPT)?.query_row([job], read).optional()?;
+        let is_first = found.is_none();
+        let mut kept = found.unwrap_or_default();
+        if attempt < kept.attempt {
+            return Ok(());
         }
-        if append.replace || attempt > output.attempt {
-            *output = OutputFact { attempt, ..OutputFact::default() };
-            *pending = Pending { clear: true, ..Pending::default() };
-        }
-        for chunk in &append.chunks {
-            let (n, len) = (column::signed(chunk.seq), column::length(chunk.bytes.len()));
-            if output.there.contains_key(&n) {
-                continue;
+        if append.replace || attempt > kept.attempt {
+            kept = Kept { attempt, ..Kept::default() };
+            if !is_first {
+                self.statement("DELETE FROM chunks WHERE job = ?")?.execute([job])?;
             }
-            output.there.insert(n, len);
-            output.bytes += len;
-            output.seen = output.seen.max(n + 1);
-            pending.add.insert(n, (column::stream_number(chunk.stream), self.script.put(&chunk.bytes)));
+        }
+        let now = self.now.as_millis();
+        for chunk in &append.chunks {
+            let (n, stream) = (column::signed(chunk.seq), column::stream_number(chunk.stream));
+            if self.statement(ADD)?.execute(params![job, n, stream, &chunk.bytes[..], now])? > 0 {
+                kept.bytes += column::length(chunk.bytes.len());
+            }
         }
         if let Some((first, last)) = append.trim
             && first <= last
         {
-            let range = column::signed(first)..=column::signed(last);
-            output.trimmed = output.trimmed.max(column::signed(last.saturating_add(1).min(Chunk::MAX_SEQ)));
-            let trimmed: Vec<(i64, i64)> = output.there.range(range).map(|(n, len)| (*n, *len)).collect();
-            for (n, len) in trimmed {
-                output.there.remove(&n);
-                output.bytes -= len;
-                // What was to be added is not, and what is in the table goes. A number may be both: trimmed once, and
-                // then added again.
-                if pending.add.remove(&n).is_none() {
-                    pending.trim.push(n);
-                }
-            }
+            let range = params![job, column::signed(first), column::signed(last)];
+            kept.bytes -= self.statement(LENGTH)?.query_row(range, |row| row.get::<_, i64>(0))?;
+            self.statement(TRIM)?.execute(range)?;
+            kept.trimmed = kept.trimmed.max(column::signed(last.saturating_add(1).min(Chunk::MAX_SEQ)));
         }
-        output.dropped = output.dropped.saturating_add(column::signed(append.dropped));
-    }
-
-    pub(super) fn write_outputs(&mut self) {
-        let now = Some(self.now.as_millis());
-        for (job, pending) in std::mem::take(&mut self.outputs) {
-            let Some(output) = self.facts.outputs.get(&job) else { continue };
-            if pending.clear {
-                self.script.row(Part::ClearOutput, &[Some(job)]);
-            }
-            for n in pending.trim {
-                self.script.row(Part::Trim, &[Some(job), Some(n)]);
-            }
-            for (n, (stream, bytes)) in pending.add {
-                self.script.row(Part::Chunks, &[Some(job), Some(n), Some(stream), bytes.at, bytes.len, now]);
-            }
-            let OutputFact { attempt, bytes, dropped, seen, trimmed, .. } = *output;
-            let cells = [Some(job), Some(attempt), Some(bytes), Some(dropped), Some(seen), Some(trimmed)];
-            self.script.row(Part::Outputs, &cells);
-        }
+        kept.dropped = kept.dropped.saturating_add(column::signed(append.dropped));
+        self.statement(KEEP)?.execute(params![job, kept.attempt, kept.bytes, kept.dropped, kept.trimmed])?;
+        Ok(())
     }
 }

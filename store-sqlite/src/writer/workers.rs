@@ -1,58 +1,59 @@
 //! Registrations and sessions.
 
-use bytes::Bytes;
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::store::{Beat, ErrorKind, Renewed};
+use rusqlite::{OptionalExtension, params};
 
-use super::facts::WorkerFact;
-use super::plan::Plan;
-use super::script::Part;
+use super::group::Group;
 use crate::error::Error;
+use crate::read::column;
 
-impl Plan<'_> {
-    pub(super) fn register(&mut self, worker: &WorkerId, info: &Bytes) -> Result<(), Error> {
-        let fact = self.facts.workers.get(worker);
-        if fact.is_some_and(|fact| fact.removed) {
+impl Group<'_> {
+    /// Writes a registration and renews the session, whose beat stays.
+    ///
+    /// # Errors
+    /// A refusal with `Conflict`: the worker was removed.
+    pub(crate) fn register(&mut self, worker: &WorkerId, info: &[u8]) -> Result<(), Error> {
+        // The time of registration counts only for a worker that is new.
+        const REGISTER: &str = "INSERT INTO workers (id, info, registered, removed) VALUES (?, ?, ?, 0)
+            ON CONFLICT (id) DO UPDATE SET info = excluded.info";
+        const RENEW: &str = "INSERT INTO sessions (id, renewed, beat) VALUES (?, ?, ?)
+            ON CONFLICT (id) DO UPDATE SET renewed = excluded.renewed";
+        let mut find = self.statement("SELECT removed FROM workers WHERE id = ?")?;
+        if find.query_row([worker.as_str()], |row| row.get(0)).optional()? == Some(true) {
             return Err(Error::Refused(ErrorKind::Conflict, "the worker was removed".to_owned()));
         }
-        let beat = fact.map_or_else(Beat::default, |fact| fact.beat.clone());
         let now = self.now.as_millis();
-        self.write_session(worker, &beat, now)?;
-        let id = self.script.put(worker.as_str().as_bytes());
-        let info = self.script.put(info);
-        // The time of registration counts only for a worker that is new.
-        self.script.row(Part::Workers, &[id.at, id.len, info.at, info.len, Some(now)]);
-        self.facts.workers.insert(worker.clone(), WorkerFact { removed: false, renewed: now, beat });
+        self.statement(REGISTER)?.execute(params![worker.as_str(), info, now])?;
+        self.statement(RENEW)?.execute(params![worker.as_str(), now, beat_json(&Beat::default())?])?;
         Ok(())
     }
 
-    pub(super) fn renew(&mut self, worker: &WorkerId, beat: &Beat) -> Result<Renewed, Error> {
-        let Some(fact) = self.facts.workers.get_mut(worker) else { return Ok(Renewed::Unknown) };
-        let before = std::mem::replace(&mut fact.beat, beat.clone());
-        fact.beat.completed = fact.beat.completed.saturating_add(before.completed);
-        fact.beat.failed = fact.beat.failed.saturating_add(before.failed);
-        if !fact.removed {
-            fact.renewed = self.now.as_millis();
-        }
-        let (removed, renewed, beat) = (fact.removed, fact.renewed, fact.beat.clone());
-        self.write_session(worker, &beat, renewed)?;
+    /// Renews a session. That of a worker that was removed keeps its time.
+    pub(crate) fn renew(&mut self, worker: &WorkerId, beat: &Beat) -> Result<Renewed, Error> {
+        const FIND: &str = "SELECT w.removed, s.renewed, s.beat
+            FROM workers w CROSS JOIN sessions s ON s.id = w.id WHERE w.id = ?";
+        const RENEW: &str = "UPDATE sessions SET renewed = ?2, beat = ?3 WHERE id = ?1";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let found: Option<(bool, i64, String)> = self.statement(FIND)?.query_row([worker.as_str()], read).optional()?;
+        let Some((removed, renewed, before)) = found else { return Ok(Renewed::Unknown) };
+        let before: Beat = column::json("beat", &before)?;
+        let mut beat = beat.clone();
+        beat.completed = beat.completed.saturating_add(before.completed);
+        beat.failed = beat.failed.saturating_add(before.failed);
+        let renewed = if removed { renewed } else { self.now.as_millis() };
+        self.statement(RENEW)?.execute(params![worker.as_str(), renewed, beat_json(&beat)?])?;
         let before = before.held;
         Ok(if removed { Renewed::Removed { before } } else { Renewed::Yes { before } })
     }
 
-    fn write_session(&mut self, worker: &WorkerId, beat: &Beat, renewed: i64) -> Result<(), Error> {
-        let json = serde_json::to_vec(beat).map_err(|e| Error::row("beat", e))?;
-        let id = self.script.put(worker.as_str().as_bytes());
-        let json = self.script.put(&json);
-        self.script.row(Part::Sessions, &[id.at, id.len, Some(renewed), json.at, json.len]);
-        Ok(())
+    /// Marks a worker as removed. Says whether it was known and not removed.
+    pub(crate) fn remove_worker(&mut self, worker: &WorkerId) -> Result<bool, Error> {
+        const REMOVE: &str = "UPDATE workers SET removed = 1 WHERE id = ? AND removed = 0";
+        Ok(self.statement(REMOVE)?.execute([worker.as_str()])? > 0)
     }
+}
 
-    pub(super) fn remove_worker(&mut self, worker: &WorkerId) -> bool {
-        let Some(fact) = self.facts.workers.get_mut(worker).filter(|fact| !fact.removed) else { return false };
-        fact.removed = true;
-        let id = self.script.put(worker.as_str().as_bytes());
-        self.script.row(Part::RemoveWorkers, &[id.at, id.len]);
-        true
-    }
+fn beat_json(beat: &Beat) -> Result<String, Error> {
+    serde_json::to_string(beat).map_err(|e| Error::row("beat", e))
 }
