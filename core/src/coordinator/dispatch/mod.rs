@@ -5,6 +5,7 @@
 //! batches grow with the load by themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -50,8 +51,9 @@ enum Message {
 pub(super) struct Handle {
     /// Bounded: whoever has something to say waits until the dispatcher has caught up.
     messages: mpsc::Sender<Message>,
-    claims: Arc<std::sync::atomic::AtomicU64>,
-    tickets: Arc<std::sync::atomic::AtomicU64>,
+    claims: Arc<AtomicU64>,
+    tickets: Arc<AtomicU64>,
+    has_asks: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Message {
@@ -66,14 +68,16 @@ const MAILBOX: usize = 1_024;
 /// Makes the handle, and what [`run`] needs to serve it.
 pub(super) fn mailbox() -> (Handle, Mailbox) {
     let (sender, receiver) = mpsc::channel(MAILBOX);
-    let claims = Arc::default();
-    (Handle { messages: sender, claims: Arc::clone(&claims), tickets: Arc::default() }, Mailbox { receiver, claims })
+    let handle = Handle { messages: sender, claims: Arc::default(), tickets: Arc::default(), has_asks: Arc::default() };
+    let mailbox = Mailbox { receiver, claims: Arc::clone(&handle.claims), has_asks: Arc::clone(&handle.has_asks) };
+    (handle, mailbox)
 }
 
 /// The dispatcher's end of its handle.
 pub(super) struct Mailbox {
     receiver: mpsc::Receiver<Message>,
-    claims: Arc<std::sync::atomic::AtomicU64>,
+    claims: Arc<AtomicU64>,
+    has_asks: Arc<AtomicBool>,
 }
 
 /// Runs the dispatcher until `stop` fires; then whoever asks is answered that there is nothing.
@@ -97,6 +101,7 @@ pub(super) async fn run(
                     dispatcher.take(message).await;
                 }
                 dispatcher.dispatch().await;
+                mailbox.has_asks.store(!dispatcher.waiters.is_empty(), Ordering::Relaxed);
             }
         }
     }
@@ -106,8 +111,14 @@ pub(super) async fn run(
 impl Handle {
     /// Jobs are queued; committed.
     pub(super) async fn ready(&self, jobs: Vec<Arc<Job>>) {
-        if !jobs.is_empty() {
-            self.send(Message::Ready(jobs)).await;
+        if jobs.is_empty() {
+            return;
+        }
+        self.send(Message::Ready(jobs)).await;
+        if self.has_asks.load(Ordering::Relaxed) {
+            // The dispatcher was woken to run next on this very thread: a worker that waits for the job comes before
+            // the answer to whoever submitted it.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -125,7 +136,7 @@ impl Handle {
 
     /// The number of the last claim, to be noted before what a worker holds is read for [`Handle::held`].
     pub(super) fn last_claim(&self) -> u64 {
-        self.claims.load(std::sync::atomic::Ordering::Acquire)
+        self.claims.load(Ordering::Acquire)
     }
 
     /// What a worker holds by the store, as of the claim with the number `as_of`.
@@ -163,7 +174,7 @@ impl Handle {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<LeasedJob>, Error> {
-        let ticket = self.tickets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let (reply, mut answer) = oneshot::channel();
         let at_once = wait.is_zero();
         self.send(Message::Ask(waiters::Ask { ticket, worker, max, at_once, reply })).await;
