@@ -2,36 +2,35 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroU32;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use governor::Quota;
-use governor::middleware::StateInformationMiddleware;
 
-use self::bounded::BoundedStore;
+use self::counts::Counts;
+use self::window::Window;
 use super::{Decision, Limit, RateLimiter, Unavailable};
 use crate::time::{Clock, SystemClock};
 
-mod bounded;
+mod counts;
+mod window;
 
-/// Limits requests by the generic cell rate algorithm: `max` at once, and then one more each `window / max`.
+/// Limits requests by a sliding window: of one key, never more than `max` pass within any time as long as the window, and
+/// all of `max` may be made at once.
+///
+/// Requests that come within an eighth of a window are remembered together and forgotten together, a window after the last
+/// of them: whoever asks steadily may be held to a little less than `max`, nobody ever gets more.
 ///
 /// # Memory
-/// Each limit remembers at most [`LocalLimiter::DEFAULT_KEYS`] keys (about 100 bytes each, and the key), and forgets those
-/// that may make all their requests again. When it is full, new keys **share one budget** of `max` until others are forgotten:
-/// somebody who makes up keys slows down other newcomers, but neither those that are known nor this process.
+/// Each limit remembers at most [`LocalLimiter::DEFAULT_KEYS`] keys (about 100 bytes each, and the key, and up to 200 bytes
+/// more for one that asks all the time), and forgets those that may make all their requests again. When it is full, new keys
+/// **share one budget** of `max` until others are forgotten: somebody who makes up keys slows down other newcomers, but neither
+/// those that are known nor this process.
 /// Limits themselves are settings, not requests: nobody outside can make more of them.
 pub struct LocalLimiter {
     clock: Arc<dyn Clock>,
     keys: usize,
-    limits: RwLock<HashMap<Limit, Arc<Bucket>>>,
-}
-
-struct Bucket {
-    limiter: governor::RateLimiter<String, BoundedStore, Uptime, StateInformationMiddleware>,
-    store: BoundedStore,
+    limits: RwLock<HashMap<Limit, Arc<Mutex<Counts>>>>,
 }
 
 impl LocalLimiter {
@@ -55,26 +54,14 @@ impl LocalLimiter {
         self
     }
 
-    fn bucket(&self, limit: &Limit, max: NonZeroU32) -> Arc<Bucket> {
-        if let Some(bucket) = self.limits.read().unwrap_or_else(PoisonError::into_inner).get(limit) {
-            return Arc::clone(bucket);
+    fn counts(&self, limit: &Limit) -> Arc<Mutex<Counts>> {
+        if let Some(counts) = self.limits.read().unwrap_or_else(PoisonError::into_inner).get(limit) {
+            return Arc::clone(counts);
         }
         let mut limits = self.limits.write().unwrap_or_else(PoisonError::into_inner);
-        let bucket = limits.entry(limit.clone()).or_insert_with(|| {
-            // A window so long or so short that the algorithm's nanoseconds don't fit is as good as the nearest that does.
-            let window = limit.window.clamp(Duration::from_nanos(u64::from(limit.max)), LONGEST_WINDOW);
-            let quota = Quota::with_period(window / limit.max).unwrap_or_else(|| Quota::per_second(max));
-            let store = BoundedStore::new(self.keys);
-            let clock = Uptime(Arc::clone(&self.clock));
-            let limiter = governor::RateLimiter::new(quota.allow_burst(max), store.clone(), clock);
-            Arc::new(Bucket { limiter, store })
-        });
-        Arc::clone(bucket)
+        Arc::clone(limits.entry(limit.clone()).or_insert_with(|| Arc::new(Mutex::new(Counts::new(self.keys)))))
     }
 }
-
-/// Ten years.
-const LONGEST_WINDOW: Duration = Duration::from_hours(10 * 365 * 24);
 
 impl Default for LocalLimiter {
     fn default() -> Self {
@@ -91,40 +78,16 @@ impl fmt::Debug for LocalLimiter {
 #[async_trait]
 impl RateLimiter for LocalLimiter {
     async fn check(&self, limit: &Limit, key: &str) -> Result<Decision, Unavailable> {
-        let Some(max) = NonZeroU32::new(limit.max) else {
+        if limit.max == 0 {
             return Ok(Decision { retry_after: None, remaining: u32::MAX, reset: Duration::ZERO });
-        };
-        let bucket = self.bucket(limit, max);
-        let now = self.clock.uptime();
-        if bucket.store.wants_pruning(now) {
-            bucket.limiter.retain_recent();
-            bucket.store.pruned(now);
         }
-        Ok(match bucket.limiter.check_key(&key.to_owned()) {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
-                let reset = state.quota().replenish_interval() * max.get().saturating_sub(remaining);
-                Decision { retry_after: None, remaining, reset }
-            }
-            Err(not_until) => {
-                // At least a nanosecond, so that a caller that waits this long and no longer never spins.
-                let wait = not_until.wait_time_from(now).max(Duration::from_nanos(1));
-                let interval = not_until.quota().replenish_interval();
-                Decision { retry_after: Some(wait), remaining: 0, reset: wait + interval * (max.get() - 1) }
-            }
-        })
-    }
-}
-
-/// Our clock, as governor wants to be told the time. [`Clock::uptime`], because the wall clock may be set back.
-#[derive(Debug, Clone)]
-struct Uptime(Arc<dyn Clock>);
-
-impl governor::clock::Clock for Uptime {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.0.uptime()
+        let window = Window::of(limit);
+        let counts = self.counts(limit);
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, so that a key's requests are counted in the order of their times. The uptime, because the wall
+        // clock may be set back.
+        let now = self.clock.uptime();
+        Ok(counts.of(key, now, window).count(now, window))
     }
 }
 
@@ -145,20 +108,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn max_pass_at_once_and_then_one_each_interval() {
+    async fn max_pass_at_once_and_again_a_window_later() {
         let (clock, limiter) = limiter();
         for remaining in [2, 1, 0] {
             let decision = limiter.check(&LIMIT, "a").await.unwrap();
-            let reset = Duration::from_secs(3 - u64::from(remaining));
-            assert_eq!(decision, Decision { retry_after: None, remaining, reset });
+            assert_eq!(decision, Decision { retry_after: None, remaining, reset: LIMIT.window });
         }
-        let second = Duration::from_secs(1);
-        let refused = Decision { retry_after: Some(second), remaining: 0, reset: 3 * second };
+        clock.advance(Duration::from_secs(1));
+        let left = Duration::from_secs(2);
+        let refused = Decision { retry_after: Some(left), remaining: 0, reset: left };
         assert_eq!(limiter.check(&LIMIT, "a").await.unwrap(), refused);
         assert_eq!(limiter.check(&LIMIT, "a").await.unwrap(), refused, "what is refused is not counted");
-        clock.advance(second);
-        assert!(passes(&limiter, &LIMIT, "a").await);
-        assert!(!passes(&limiter, &LIMIT, "a").await);
+        clock.advance(left);
+        for _ in 0..3 {
+            assert!(passes(&limiter, &LIMIT, "a").await);
+        }
         clock.advance(Duration::from_secs(100));
         for _ in 0..3 {
             assert!(passes(&limiter, &LIMIT, "a").await);
@@ -209,8 +173,7 @@ mod tests {
         for i in 0..10_000 {
             passed += usize::from(passes(&limiter, &LIMIT, &format!("made-up-{i}")).await);
         }
-        let max = NonZeroU32::new(LIMIT.max).unwrap();
-        assert!(limiter.bucket(&LIMIT, max).limiter.len() <= 101);
+        assert_eq!(limiter.counts(&LIMIT).lock().unwrap().len(), 100);
         assert_eq!(passed, 99 + 3, "those that found no room share one budget");
         assert!(passes(&limiter, &LIMIT, "known").await);
         clock.advance(LIMIT.window);

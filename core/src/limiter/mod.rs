@@ -39,7 +39,7 @@ pub struct Decision {
     pub retry_after: Option<Duration>,
     /// How many more requests may be made at once.
     pub remaining: u32,
-    /// When all of `max` may be made again.
+    /// In how long all of `max` may be made again.
     pub reset: Duration,
 }
 
