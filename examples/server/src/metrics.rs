@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cmdexec_core::service::{JobService, Stats};
+use cmdexec_transport_http::server::{REQUEST_SECONDS, REQUESTS};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,15 @@ use tokio_util::sync::CancellationToken;
 /// From a tenth of a millisecond, which a read from memory takes, to the 5 s at which callers have given up.
 const BUCKETS: [f64; 12] = [0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0];
 
+/// The same for requests, up to the 60 s that a poll may wait.
+const HTTP_BUCKETS: [f64; 13] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0, 61.0];
+
 /// Keeps what is counted in this process from now on.
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
-    let matcher = Matcher::Full(crate::measured::SECONDS.to_owned());
-    let handle = PrometheusBuilder::new().set_buckets_for_metric(matcher, &BUCKETS)?.install_recorder()?;
+    let store = Matcher::Full(crate::measured::SECONDS.to_owned());
+    let http = Matcher::Full(REQUEST_SECONDS.to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(store, &BUCKETS)?;
+    let handle = builder.set_buckets_for_metric(http, &HTTP_BUCKETS)?.install_recorder()?;
     describe();
     Ok(handle)
 }
@@ -31,6 +37,8 @@ fn describe() {
     metrics::describe_counter!(crate::measured::ENDED, "Jobs that ended here, by how");
     metrics::describe_counter!(crate::measured::ERRORS, "Calls to the store that failed, by call");
     metrics::describe_histogram!(crate::measured::SECONDS, "How long calls to the store took, by call");
+    metrics::describe_counter!(REQUESTS, "Requests that were answered, by route, method and class of status");
+    metrics::describe_histogram!(REQUEST_SECONDS, "How long requests took to be answered, waiting polls included");
 }
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! What every request passes: an id, a span, a net under panics, and the headers that every answer has. One middleware rather
+//! What every request passes: an id, a span, a meter, a net under panics, and the headers that every answer has. One middleware rather
 //! than a stack of them, because each layer costs every request.
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue};
 use tracing::Instrument;
 
 use super::App;
+use super::meter::Meter;
 use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,6 +55,7 @@ pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Ne
         path = request.uri().path(),
         id = id.to_str().unwrap_or_default(),
     );
+    let meter = Meter::begin(request.method(), request.extensions(), app.clock.uptime());
     let answered = async {
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
@@ -65,6 +67,7 @@ pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Ne
         }
     };
     let mut response = if span.is_disabled() { answered.await } else { answered.instrument(span.clone()).await };
+    meter.answered(response.status(), app.clock.uptime());
     tracing::debug!(parent: &span, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);

@@ -26,6 +26,7 @@ mod edge;
 mod guard;
 mod known;
 mod limits;
+mod meter;
 mod options;
 mod peer;
 mod problem;
@@ -34,6 +35,7 @@ mod serve;
 mod sse;
 mod tokens;
 
+pub use meter::{REQUEST_SECONDS, REQUESTS};
 pub use options::Options;
 pub use peer::{Network, ParseNetworkError, Peer};
 

@@ -168,9 +168,13 @@ fn a_first_try_needs_nothing_but_what_the_server_prints() {
     let mut connection = TcpStream::connect(metrics.strip_suffix("/metrics").unwrap()).unwrap();
     connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     connection.read_to_string(&mut page).unwrap();
-    for line in
-        ["cmdexec_jobs{status=\"queued\"} 1\n", "cmdexec_jobs_submitted_total 1\n", "cmdexec_store_seconds_bucket{"]
-    {
+    for line in [
+        "cmdexec_jobs{status=\"queued\"} 1\n",
+        "cmdexec_jobs_submitted_total 1\n",
+        "cmdexec_store_seconds_bucket{",
+        "cmdexec_http_requests_total{route=\"/api/jobs/create\",method=\"POST\",status=\"2xx\"} 1\n",
+        "cmdexec_http_request_seconds_bucket{route=\"/api/jobs/status\",method=\"GET\",le=\"61\"}",
+    ] {
         assert!(page.contains(line), "{line} is missing in:\n{page}");
     }
 }
