@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::Error;
-use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::coordinator::{Coordinator, Options};
 use cmdexec_core::executor::{Capabilities, Kind, Stream};
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, JobServiceExt, LeaseRequest, LeasedJob, OutputBatch, OutputEvent, OutputPieces,
-    OutputQuery, Registration, Usage, WorkerService, WorkerStatus,
+    OutputQuery, Registration, Submission, Usage, WorkerService, WorkerStatus,
 };
 use cmdexec_core::store::{Chunk, Listed, MemoryStore};
 use cmdexec_core::time::ManualClock;
@@ -26,9 +26,14 @@ struct Rig {
 }
 
 async fn rig() -> Rig {
+    rig_with(Options::default()).await
+}
+
+async fn rig_with(options: Options) -> Rig {
     let clock = ManualClock::default();
     let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-    let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).seed(1).build().await.unwrap();
+    let builder = Coordinator::builder(store).options(options).clock(Arc::new(clock.clone())).seed(1);
+    let coordinator = builder.build().await.unwrap();
     let worker = WorkerId::local();
     let service = coordinator.as_worker(worker.clone());
     let rig = Rig { clock, coordinator, worker, service };
@@ -47,6 +52,7 @@ fn registration() -> Registration {
         labels: [].into(),
         version: None,
         metadata: serde_json::Map::new(),
+        usage: None,
     }
 }
 
@@ -152,4 +158,17 @@ async fn cancelling_a_running_job_reaches_its_worker() {
     rig.finish(&leased, Outcome::Stopped).await.unwrap();
     assert_eq!(jobs.job(job.id).await.unwrap().status, Status::Cancelled);
     assert_eq!(jobs.cancel(job.id).await, Err(Error::JobFinished));
+}
+
+#[tokio::test]
+async fn a_worker_holds_no_more_jobs_than_it_may() {
+    let mut options = Options::default();
+    options.max_leases = 3;
+    let rig = rig_with(options).await;
+    let specs = (0..9).map(|_| JobSpec::shell("true")).collect();
+    rig.coordinator.jobs().submit_batch(Submission { specs, idempotency_key: None }).await.unwrap();
+    let held = rig.lease().await;
+    assert_eq!((held.len(), rig.lease().await.len()), (3, 0));
+    rig.finish(&held[0], Outcome::Exited { code: 0 }).await.unwrap();
+    assert_eq!(rig.lease().await.len(), 1);
 }

@@ -91,6 +91,7 @@ async fn peer(coordinator: &Coordinator, name: &str) -> Peer {
         labels: [].into(),
         version: None,
         metadata: serde_json::Map::new(),
+        usage: None,
     };
     service.register(registration).await.unwrap();
     Peer { id, service }

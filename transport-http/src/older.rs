@@ -181,6 +181,8 @@ pub(crate) fn registration(fields: &mut Fields<'_, '_>) {
     if is_older && !fields.has("hostname") {
         fields.copy("workerId", "hostname");
     }
+    let ram_total = fields.peek("ramTotalMb");
+    ram_usage(fields, ram_total);
     fields.rename("cpuCores", "cpuCount", Ok);
     fields.rename("ramTotalMb", "totalMemoryMb", Ok);
     fields.rename("totalMemory", "totalMemoryMb", |bytes| match bytes {
@@ -191,9 +193,6 @@ pub(crate) fn registration(fields: &mut Fields<'_, '_>) {
         }
         _ => Err("must be a number of bytes, 1 MiB at least".to_owned()),
     });
-    for percentage in ["cpuUsage", "ramFreeMb"] {
-        not_negative(fields, percentage);
-    }
     worker_status(fields);
     if let Some(os) = fields.text("os") {
         fields.set_in_metadata("osType", os);
@@ -202,14 +201,8 @@ pub(crate) fn registration(fields: &mut Fields<'_, '_>) {
 
 /// A heartbeat's older names.
 pub(crate) fn heartbeat(fields: &mut Fields<'_, '_>) {
-    let free = not_negative(fields, "ramFreeMb");
-    let total = not_negative(fields, "ramTotalMb");
-    if let (Some(free), Some(total)) = (free, total)
-        && total > 0.0
-        && !fields.has("ramUsage")
-    {
-        fields.set("ramUsage", Json::Number(Number::Float((1.0 - free / total).clamp(0.0, 1.0) * 100.0)));
-    }
+    let ram_total = not_negative(fields, "ramTotalMb");
+    ram_usage(fields, ram_total);
     for name in ["dockerContainers", "dockerCpuUsage", "dockerMemoryMb"] {
         // Some send the containers themselves.
         if name != "dockerContainers" {
@@ -217,6 +210,17 @@ pub(crate) fn heartbeat(fields: &mut Fields<'_, '_>) {
         }
     }
     worker_status(fields);
+}
+
+/// How full the memory is, from how much there is and how much of it is free.
+fn ram_usage(fields: &mut Fields<'_, '_>, total: Option<f64>) {
+    let free = not_negative(fields, "ramFreeMb");
+    if let (Some(free), Some(total)) = (free, total)
+        && total > 0.0
+        && !fields.has("ramUsage")
+    {
+        fields.set("ramUsage", Json::Number(Number::Float((1.0 - free / total).clamp(0.0, 1.0) * 100.0)));
+    }
 }
 
 /// `IDLE`, `BUSY`, `UNHEALTHY`, `OFFLINE`.

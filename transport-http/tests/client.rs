@@ -40,6 +40,7 @@ fn registration() -> Registration {
         labels: ["gpu".to_owned()].into(),
         version: Some("1".to_owned()),
         metadata: serde_json::Map::from_iter([("osType".to_owned(), "linux".into())]),
+        usage: None,
     }
 }
 

@@ -51,6 +51,7 @@ impl Running {
             labels: [].into(),
             version: None,
             metadata: serde_json::Map::new(),
+            usage: None,
         };
         worker.register(Registration { worker: Some(me.clone()), ..registration }).await.unwrap();
         let owner = cmdexec_core::service::UserPrincipal { owner: "ada".parse().unwrap(), role: Role::User };

@@ -32,6 +32,9 @@ pub struct Options {
     pub retention: Duration,
     /// How often a worker that does not wait when it asks should ask. 1 s by default.
     pub poll_interval: Duration,
+    /// How many jobs a worker may hold at once, whatever it asks for and says of its slots: a worker that leases the queue
+    /// and runs nothing keeps no more than these from others. 1,024 by default, at least 1.
+    pub max_leases: usize,
 }
 
 impl Default for Options {
@@ -42,6 +45,7 @@ impl Default for Options {
             output_cap: 16 << 20,
             retention: Duration::from_secs(30 * 86_400),
             poll_interval: Duration::from_secs(1),
+            max_leases: 1_024,
         }
     }
 }
@@ -55,6 +59,7 @@ impl Options {
             (self.heartbeat_timeout >= least, "heartbeat_timeout", "must be at least 500 ms"),
             (self.output_cap >= 64 << 10, "output_cap", "must be at least 64 KiB"),
             (!self.poll_interval.is_zero(), "poll_interval", "must be more than 0"),
+            (self.max_leases > 0, "max_leases", "must be at least 1"),
         ]
         .into_iter()
         .filter(|(holds, ..)| !holds)

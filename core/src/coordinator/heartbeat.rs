@@ -107,7 +107,8 @@ impl Shared {
             lost.dedup();
             cancel.clear();
         }
-        self.dispatch.held(worker.clone(), leased.iter().map(|job| job.id).collect(), as_of).await;
+        let takes_jobs = beat.usage.status.takes_jobs();
+        self.dispatch.beaten(worker.clone(), takes_jobs, leased.iter().map(|job| job.id).collect(), as_of).await;
         Ok(HeartbeatReply { server_time: self.store.now(), cancel, lost })
     }
 

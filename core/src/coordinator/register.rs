@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Shared;
+use super::{Shared, view};
 use crate::Error;
 use crate::id::WorkerId;
 use crate::job::Problem;
@@ -32,7 +32,8 @@ impl Shared {
             Err(error) if error.kind() == ErrorKind::Conflict => return Err(REMOVED),
             Err(error) => return Err(error.into()),
         }
-        self.introduce(&worker, &registration).await?;
+        let takes_jobs = registration.usage.is_none_or(|usage| usage.status.takes_jobs());
+        self.introduce(&worker, &registration, takes_jobs).await?;
         Ok(Registered {
             worker,
             heartbeat_interval: self.options.heartbeat_interval(),
@@ -53,13 +54,14 @@ impl Shared {
         }
         // A registration that can't be read is made again.
         let info: Registration = serde_json::from_slice(&row.info).map_err(|_| Error::WorkerNotFound)?;
-        self.introduce(worker, &info).await
+        let takes_jobs = view::said(&row).is_none_or(|usage| usage.status.takes_jobs());
+        self.introduce(worker, &info, takes_jobs).await
     }
 
-    async fn introduce(&self, worker: &WorkerId, registration: &Registration) -> Result<(), Error> {
+    async fn introduce(&self, worker: &WorkerId, registration: &Registration, takes_jobs: bool) -> Result<(), Error> {
         let held = self.store.leased(worker).await?;
         let held = held.into_iter().map(|job| (job.id, job.class)).collect();
-        self.dispatch.worker(worker.clone(), Offer::from(registration), held).await;
+        self.dispatch.worker(worker.clone(), Offer::from(registration), takes_jobs, held).await;
         // It may have been removed since it was looked up, and the dispatcher told so before it was told this.
         let row = self.store.get_workers(std::slice::from_ref(worker)).await?.pop().flatten();
         if row.is_none_or(|row| row.removed) {

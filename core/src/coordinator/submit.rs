@@ -20,12 +20,19 @@ const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Shared {
     /// Takes jobs in, all or none.
-    pub(super) async fn submit(&self, owner: &Owner, submission: Submission) -> Result<Vec<SubmittedJob>, Error> {
+    pub(super) async fn submit(&self, owner: &Owner, mut submission: Submission) -> Result<Vec<SubmittedJob>, Error> {
+        if let [alone] = submission.specs.as_mut_slice() {
+            submission.idempotency_key = submission.idempotency_key.or_else(|| alone.idempotency_key.clone());
+        }
         self.check(&submission).await?;
-        let key = submission.idempotency_key.map(|key| Key {
+        let key = submission.idempotency_key;
+        // The digest is of what is to be done: it was the same before specs kept their key.
+        submission.specs.iter_mut().for_each(|spec| spec.idempotency_key = None);
+        let fingerprint = key.as_ref().map(|_| fingerprint(&submission.specs));
+        let repetition = key.as_ref().zip(fingerprint).map(|(key, fingerprint)| Key {
             owner: owner.clone(),
-            key,
-            fingerprint: fingerprint(&submission.specs),
+            key: key.clone(),
+            fingerprint,
             ttl: KEY_TTL,
         });
         let now = self.store.now();
@@ -33,7 +40,9 @@ impl Shared {
         let mut added = Vec::with_capacity(submission.specs.len());
         let mut answers = Vec::with_capacity(submission.specs.len());
         let mut is_scheduled = false;
-        for spec in submission.specs {
+        let shown = key.filter(|key| !key.starts_with('~'));
+        for mut spec in submission.specs {
+            spec.idempotency_key.clone_from(&shown);
             let (life, timer, effect) = submitted(&spec, now);
             let class = Class::of(&spec);
             let id = self.ids.next(now, &mut *self.random());
@@ -43,8 +52,7 @@ impl Shared {
             added.push(Arc::new(job.clone()));
             jobs.push((job, timer));
         }
-        let fingerprint = key.as_ref().map(|key| key.fingerprint);
-        match self.store.insert(Insert { jobs, key }).await? {
+        match self.store.insert(Insert { jobs, key: repetition }).await? {
             Inserted::New => {
                 for job in &added {
                     self.hub.publish(job);
@@ -74,6 +82,9 @@ impl Shared {
         }
         for (i, spec) in submission.specs.iter().enumerate() {
             let mut found = spec.validate();
+            if spec.idempotency_key.is_some() && spec.idempotency_key != submission.idempotency_key {
+                found.push(Problem::new("idempotencyKey", "differs from the submission's"));
+            }
             if let Some(problem) = self.check_input(spec).await? {
                 found.push(problem);
             }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::lock;
-use crate::id::WorkerId;
+use crate::id::{Owner, WorkerId};
 use crate::job::{Job, Status};
 
 #[derive(Debug, Default)]
@@ -15,8 +15,8 @@ pub(super) struct Tally(Mutex<Counts>);
 struct Counts {
     /// Completed and failed attempts by worker, since its last beat.
     workers: HashMap<WorkerId, (u64, u64)>,
-    /// Jobs that ended, by second, of the last minute.
-    ended: VecDeque<(u64, u64)>,
+    /// Jobs that ended, by second and owner, of the last minute.
+    ended: VecDeque<(u64, HashMap<Owner, u64>)>,
 }
 
 impl Tally {
@@ -29,7 +29,7 @@ impl Tally {
             Some(_) => counts.worker(worker).1 += 1,
         }
         if matches!(job.status(), Status::Completed | Status::Failed | Status::Cancelled) {
-            counts.ended(uptime.as_secs(), 1);
+            counts.ended(&job.owner, uptime.as_secs());
         }
     }
 
@@ -51,11 +51,15 @@ impl Tally {
         entry.1 += failed;
     }
 
-    /// How many jobs ended within the last minute.
-    pub(super) fn last_minute(&self, uptime: Duration) -> u64 {
+    /// How many jobs ended within the last minute: this owner's, or all.
+    pub(super) fn last_minute(&self, owner: Option<&Owner>, uptime: Duration) -> u64 {
         let mut counts = lock(&self.0);
-        counts.ended(uptime.as_secs(), 0);
-        counts.ended.iter().map(|(_, count)| count).sum()
+        counts.forget_before(uptime.as_secs());
+        let ended = |second: &HashMap<Owner, u64>| match owner {
+            Some(owner) => second.get(owner).copied().unwrap_or(0),
+            None => second.values().sum(),
+        };
+        counts.ended.iter().map(|(_, second)| ended(second)).sum()
     }
 }
 
@@ -64,14 +68,23 @@ impl Counts {
         self.workers.entry(worker.clone()).or_default()
     }
 
-    fn ended(&mut self, second: u64, count: u64) {
+    fn ended(&mut self, owner: &Owner, second: u64) {
+        self.forget_before(second);
+        if self.ended.back().is_none_or(|(then, _)| *then != second) {
+            self.ended.push_back((second, HashMap::new()));
+        }
+        let Some((_, ended)) = self.ended.back_mut() else { return };
+        match ended.get_mut(owner) {
+            Some(count) => *count += 1,
+            None => {
+                ended.insert(owner.clone(), 1);
+            }
+        }
+    }
+
+    fn forget_before(&mut self, second: u64) {
         while self.ended.front().is_some_and(|(then, _)| then + 60 <= second) {
             self.ended.pop_front();
-        }
-        match self.ended.back_mut() {
-            Some((then, ended)) if *then == second => *ended += count,
-            _ if count > 0 => self.ended.push_back((second, count)),
-            _ => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::id::{JobId, Owner, WorkerId};
 use crate::job::{Event, Job, Status};
 use crate::service::{
     ClassStats, JobPage, JobQuery, JobService, JobView, OutputQuery, OutputStream, Role, Stats, Submission,
-    SubmittedJob, UpdateStream, Usage, UserPrincipal, WatchQuery, WorkerStatus, WorkerView,
+    SubmittedJob, UpdateStream, UserPrincipal, WatchQuery, WorkerStatus, WorkerView,
 };
 use crate::store::{ListQuery, WorkerRow};
 
@@ -63,6 +63,13 @@ impl UserJobs {
 
     async fn job(&self, id: JobId) -> Result<Job, Error> {
         self.find(&[id]).await?.pop().flatten().ok_or(Error::JobNotFound)
+    }
+
+    /// How many jobs of an owner are in a status, up to [`COUNT_TO`].
+    async fn count(&self, owner: &Owner, status: Status) -> Result<u64, Error> {
+        let (owner, status) = (Some(owner.clone()), Some(status));
+        let query = ListQuery { owner, status, limit: 1, count_to: COUNT_TO, ..ListQuery::default() };
+        Ok(self.shared.store.list(&query).await?.total as u64)
     }
 
     async fn all_workers(&self) -> Result<Vec<WorkerRow>, Error> {
@@ -148,21 +155,27 @@ impl JobService for UserJobs {
         let shared = &self.shared;
         let now = shared.store.now();
         let mut jobs: BTreeMap<_, _> = Status::ALL.into_iter().map(|status| (status, 0)).collect();
-        jobs.extend(shared.store.counts().await?);
-        let queues = shared.store.classes().await?.into_iter().map(|queue| ClassStats {
-            head_wait: now.since(queue.head.id.made_at()),
-            class: queue.class,
-            queued: queue.queued,
-        });
-        let queues = queues.collect();
+        let mut queues = Vec::new();
+        let owner = self.sees_only();
+        if let Some(owner) = &owner {
+            for (status, count) in &mut jobs {
+                *count = self.count(owner, *status).await?;
+            }
+        } else {
+            jobs.extend(shared.store.counts().await?);
+            queues.extend(shared.store.classes().await?.into_iter().map(|queue| ClassStats {
+                head_wait: now.since(queue.head.id.made_at()),
+                class: queue.class,
+                queued: queue.queued,
+            }));
+        }
         let mut workers: BTreeMap<_, u64> = WorkerStatus::ALL.into_iter().map(|status| (status, 0)).collect();
         for row in self.all_workers().await? {
-            let said =
-                serde_json::from_value::<Usage>(row.beat.report).map_or(WorkerStatus::Idle, |usage| usage.status);
+            let said = view::said(&row).map_or(WorkerStatus::Idle, |usage| usage.status);
             let status = view::status(said, row.renewed, now, shared.options.heartbeat_timeout);
             *workers.entry(status).or_default() += 1;
         }
-        let finished_last_minute = shared.tally.last_minute(shared.clock.uptime());
+        let finished_last_minute = shared.tally.last_minute(owner.as_ref(), shared.clock.uptime());
         Ok(Stats { jobs, queues, workers, finished_last_minute })
     }
 

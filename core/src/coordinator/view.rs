@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::Shared;
 use crate::Error;
 use crate::executor::Stream;
-use crate::job::{Attempt, Command, Job, JobSpec, State};
+use crate::job::{Attempt, Command, Job, JobSpec, Outcome, State};
 use crate::service::{AttemptView, Ended, JobUpdate, JobView, Registration, Usage, WorkerStatus, WorkerView};
 use crate::store::WorkerRow;
 use crate::time::Timestamp;
@@ -35,7 +37,7 @@ pub(super) fn job(job: Job) -> JobView {
         started: job.life.last_lease().map(|lease| lease.since),
         completed: job.life.finished_at(),
         exit_code: update.exit_code,
-        duration: last.and_then(|attempt| attempt.duration),
+        duration: last.and_then(duration),
         reason,
         error,
         attempts: attempts(&job),
@@ -45,6 +47,13 @@ pub(super) fn job(job: Job) -> JobView {
         owner: job.owner,
         spec: job.spec,
     }
+}
+
+/// How long an attempt's command ran. A worker that was lost, and many an older one, does not say: then it is the whole
+/// time that the worker had the job.
+fn duration(attempt: &Attempt) -> Option<Duration> {
+    let took = attempt.ended.since(attempt.lease.since);
+    attempt.duration.or_else(|| (attempt.outcome != Outcome::Returned).then_some(took))
 }
 
 /// A job in a list: without output and environment, its command cut.
@@ -142,14 +151,14 @@ impl Shared {
         let running: Vec<_> = self.store.leased(&row.id).await?.into_iter().map(|job| job.id).collect();
         // What its next beat will write down counts already.
         let (completed, failed) = self.tally.of(&row.id);
-        let usage = serde_json::from_value::<Usage>(row.beat.report).ok();
+        let usage = said(&row);
         let idle_or_busy = if running.is_empty() { WorkerStatus::Idle } else { WorkerStatus::Busy };
-        let said = match usage.map(|usage| usage.status) {
+        let said_status = match usage.map(|usage| usage.status) {
             None | Some(WorkerStatus::Idle | WorkerStatus::Busy) => idle_or_busy,
             Some(said) => said,
         };
         Ok(WorkerView {
-            status: status(said, row.renewed, self.store.now(), self.options.heartbeat_timeout),
+            status: status(said_status, row.renewed, self.store.now(), self.options.heartbeat_timeout),
             hostname: info.hostname,
             cpu_count: info.cpu_count,
             total_memory_mb: info.total_memory_mb,
@@ -168,6 +177,12 @@ impl Shared {
             id: row.id,
         })
     }
+}
+
+/// How a worker is by its last heartbeat; before the first, as it said when it registered.
+pub(super) fn said(row: &WorkerRow) -> Option<Usage> {
+    let registered = || serde_json::from_slice::<Registration>(&row.info).ok()?.usage;
+    Usage::deserialize(&row.beat.report).ok().or_else(registered)
 }
 
 /// A worker of an earlier protocol version has both executors and promises no limit.

@@ -65,6 +65,10 @@ pub struct JobSpec {
     /// Not to be started before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
+    /// What makes a repetition of the job's submission known: 1 to 256 bytes of visible ASCII. A job keeps the key that it
+    /// was submitted with; in a batch it is the batch's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 impl JobSpec {
@@ -91,6 +95,7 @@ impl JobSpec {
             backoff: Backoff::default(),
             exclusive: false,
             run_at: None,
+            idempotency_key: None,
         }
     }
 

@@ -164,7 +164,7 @@ pub(crate) mod tests {
     #[test]
     fn jobs_are_spread_over_the_least_loaded() {
         let mut queues = Queues::default();
-        let mut workers = Workers::default();
+        let mut workers = Workers::new(1_000);
         ask(&mut workers, "a", offer(4, &[]), 4);
         ask(&mut workers, "b", offer(4, &[]), 4);
         (0..4).for_each(|n| queues.add(Arc::new(job(n, 0, &[]))));
@@ -174,7 +174,7 @@ pub(crate) mod tests {
     #[test]
     fn the_oldest_head_goes_first_across_classes() {
         let mut queues = Queues::default();
-        let mut workers = Workers::default();
+        let mut workers = Workers::new(1_000);
         ask(&mut workers, "a", offer(4, &["x"]), 2);
         [job(1, 0, &[]), job(2, 0, &["x"]), job(3, 0, &[]), job(4, 5, &["x"])]
             .into_iter()
@@ -186,7 +186,7 @@ pub(crate) mod tests {
     #[test]
     fn what_fits_nowhere_blocks_nobody() {
         let mut queues = Queues::default();
-        let mut workers = Workers::default();
+        let mut workers = Workers::new(1_000);
         ask(&mut workers, "a", offer(4, &[]), 4);
         queues.add(Arc::new(job(1, 100, &["gpu"])));
         queues.add(Arc::new(with_cpu(job(2, 0, &[]), 9_000)));
@@ -197,7 +197,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_reserved_is_not_given_twice() {
         let mut queues = Queues::default();
-        let mut workers = Workers::default();
+        let mut workers = Workers::new(1_000);
         ask(&mut workers, "a", offer(8, &[]), 8);
         (0..4).for_each(|n| queues.add(Arc::new(with_cpu(job(n, 0, &[]), 900))));
         assert_eq!(plan(&queues, &workers).into_values().collect::<Vec<_>>(), [2]);
@@ -206,7 +206,7 @@ pub(crate) mod tests {
     #[test]
     fn a_worker_that_offers_anew_asks_under_its_new_offer_only() {
         let mut queues = Queues::default();
-        let mut workers = Workers::default();
+        let mut workers = Workers::new(1_000);
         let a = ask(&mut workers, "a", offer(4, &["x"]), 1);
         workers.put(&a, offer(4, &["y"]), Vec::new());
         queues.add(Arc::new(job(1, 0, &["x"])));
@@ -219,7 +219,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_worker_that_neither_asks_nor_holds_is_forgotten_after_a_while() {
-        let mut workers = Workers::default();
+        let mut workers = Workers::new(1_000);
         let (asks, holds) = (ask(&mut workers, "asks", offer(4, &[]), 1), ask(&mut workers, "holds", offer(4, &[]), 0));
         let silent = ask(&mut workers, "silent", offer(4, &[]), 0);
         let job = job(1, 0, &[]);
@@ -247,7 +247,7 @@ pub(crate) mod tests {
                 *waiting.entry(job.class.clone()).or_default() += 1;
                 queues.add(Arc::new(job));
             }
-            let mut workers = Workers::default();
+            let mut workers = Workers::new(1_000);
             for (i, (slots, label, wants)) in asking.into_iter().enumerate() {
                 ask(&mut workers, &format!("w{i}"), offer(slots, labels[label]), wants);
             }

@@ -92,6 +92,10 @@ pub enum Obstacle {
     MemoryTaken,
     /// It does not ask for work.
     NotAsking,
+    /// It says that it drains or is broken.
+    TakesNone,
+    /// It holds as many jobs as a worker may.
+    HoldsTooMany,
 }
 
 impl fmt::Display for Obstacle {
@@ -106,6 +110,8 @@ impl fmt::Display for Obstacle {
             Self::ProcessorsTaken => f.write_str("its processors are reserved by what it runs"),
             Self::MemoryTaken => f.write_str("its memory is reserved by what it runs"),
             Self::NotAsking => f.write_str("it does not ask for work"),
+            Self::TakesNone => f.write_str("it says that it drains or is broken"),
+            Self::HoldsTooMany => f.write_str("it holds as many jobs as a worker may"),
         }
     }
 }
@@ -161,8 +167,10 @@ impl Idle {
 }
 
 /// The workers that a coordinator knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workers {
+    /// How many jobs a worker may hold, whatever it asks for.
+    most: usize,
     known: HashMap<WorkerId, Known>,
     /// Workers that ask for work, by what they offer and then by load, so that a class is matched against
     /// offers and not against workers.
@@ -176,16 +184,32 @@ struct Known {
     cpu_millis: u32,
     memory_mb: u64,
     wants: usize,
+    /// The same for every worker.
+    most: usize,
+    /// False of one that says it drains or is broken.
+    takes_jobs: bool,
     /// How many sweeps in a row have found that it neither asks for nor holds anything.
     silent_for: u32,
 }
 
 impl Known {
+    /// Why it can't be given a job now that it could run.
+    fn obstacle(&self, demand: &Demand) -> Option<Obstacle> {
+        if !self.takes_jobs {
+            return Some(Obstacle::TakesNone);
+        }
+        if self.held.len() >= self.most {
+            return Some(Obstacle::HoldsTooMany);
+        }
+        self.idle().obstacle(demand)
+    }
+
     fn idle(&self) -> Idle {
         let processors = (self.offer.cpu_millis / 1_000).max(1) as usize;
         let slots = self.offer.slots.map_or(processors, |slots| slots as usize);
+        let wants = if self.takes_jobs { self.wants } else { 0 };
         Idle {
-            wants: self.wants,
+            wants: wants.min(self.most.saturating_sub(self.held.len())),
             holds: self.held.len(),
             slots,
             cpu_millis: self.offer.cpu_millis.saturating_sub(self.cpu_millis),
@@ -195,6 +219,11 @@ impl Known {
 }
 
 impl Workers {
+    /// None yet; each may come to hold `most` jobs.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, known: HashMap::new(), asking: HashMap::new() }
+    }
+
     /// What this worker has left; `None` if it is not known or asks for nothing.
     pub fn idle(&self, worker: &WorkerId) -> Option<Idle> {
         self.known.get(worker).map(Known::idle).filter(|idle| idle.wants > 0)
@@ -235,7 +264,7 @@ impl Workers {
             .iter()
             .map(|(id, known)| {
                 let ever = known.offer.obstacle(class.demand());
-                (id.clone(), ever.or_else(|| known.idle().obstacle(class.demand())))
+                (id.clone(), ever.or_else(|| known.obstacle(class.demand())))
             })
             .collect();
         workers.sort_by(|a, b| a.0.cmp(&b.0));
@@ -250,12 +279,15 @@ impl Workers {
     pub(crate) fn put(&mut self, worker: &WorkerId, offer: Offer, held: Vec<(JobId, Class)>) {
         // A fleet offers the same thousands of times.
         let offer = self.asking.get_key_value(&offer).map_or_else(|| Arc::new(offer), |(known, _)| Arc::clone(known));
+        let most = self.most;
         let known = self.known.entry(worker.clone()).or_insert_with(|| Known {
             offer: Arc::clone(&offer),
             held: HashMap::new(),
             cpu_millis: 0,
             memory_mb: 0,
             wants: 0,
+            most,
+            takes_jobs: true,
             silent_for: 0,
         });
         known.silent_for = 0;
@@ -289,6 +321,13 @@ impl Workers {
     /// How many jobs a worker asks for now.
     pub(crate) fn set_wants(&mut self, worker: &WorkerId, wants: usize) {
         self.change(worker, |known| known.wants = wants);
+    }
+
+    /// Whether a worker takes jobs, by its own word.
+    pub(crate) fn set_takes_jobs(&mut self, worker: &WorkerId, takes_jobs: bool) {
+        if self.known.get(worker).is_some_and(|known| known.takes_jobs != takes_jobs) {
+            self.change(worker, |known| known.takes_jobs = takes_jobs);
+        }
     }
 
     pub(crate) fn hold(&mut self, worker: &WorkerId, job: JobId, class: &Class) {

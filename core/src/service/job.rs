@@ -67,7 +67,8 @@ pub trait JobService: fmt::Debug + Send + Sync + 'static {
     /// an [`Error::Unavailable`] and should list again.
     async fn watch(&self, query: WatchQuery) -> Result<UpdateStream, Error>;
 
-    /// How much there is of everything.
+    /// How much there is of everything. Who is no admin sees the counts of its own jobs (each to 10,000), and no queues: what
+    /// waits in one is everybody's. Workers are shown to all.
     async fn stats(&self) -> Result<Stats, Error>;
 
     /// The workers with these ids, or all, by id; what is not there is left out.
@@ -107,7 +108,9 @@ pub enum Role {
 pub struct Submission {
     /// The jobs. At least 1, at most 10,000.
     pub specs: Vec<JobSpec>,
-    /// 1 to 256 bytes of visible ASCII that make a repetition of this submission known.
+    /// 1 to 256 bytes of visible ASCII that make a repetition of this submission known. A job that is submitted alone may
+    /// name it in its spec instead; a spec that names another is refused. The jobs keep it, unless it begins with `~`: such
+    /// are made by transports that repeat for themselves.
     pub idempotency_key: Option<String>,
 }
 
@@ -147,7 +150,8 @@ pub struct JobView {
     pub completed: Option<Timestamp>,
     /// The exit code of the last attempt that is over; 128 + the number for a signal.
     pub exit_code: Option<i32>,
-    /// How long the command of that attempt ran.
+    /// How long the command of that attempt ran, as its worker says. Where the worker did not say: from the claim to the
+    /// end of the attempt, by the store's clock; `None` if the attempt was given back.
     pub duration: Option<Duration>,
     /// Why it failed, for programs.
     pub reason: Option<Reason>,
@@ -362,7 +366,7 @@ pub type UpdateStream = Pin<Box<dyn FuturesStream<Item = Result<JobUpdate, Error
 pub struct Stats {
     /// Jobs by status, every status named.
     pub jobs: BTreeMap<Status, u64>,
-    /// The queues, by class.
+    /// The queues, by class; none for who is no admin.
     pub queues: Vec<ClassStats>,
     /// Workers by status, every status named.
     pub workers: BTreeMap<WorkerStatus, u64>,
@@ -400,6 +404,11 @@ pub enum WorkerStatus {
 impl WorkerStatus {
     /// Every status.
     pub const ALL: [Self; 5] = [Self::Idle, Self::Busy, Self::Draining, Self::Offline, Self::Error];
+
+    /// Whether a worker that says so of itself takes jobs.
+    pub fn takes_jobs(self) -> bool {
+        matches!(self, Self::Idle | Self::Busy)
+    }
 
     /// The status as it is written.
     pub fn as_str(self) -> &'static str {

@@ -50,6 +50,10 @@ pub trait WorkerService: fmt::Debug + Send + Sync + 'static {
 
     /// Asks for jobs; waits until there is one that fits, at most `wait` (and at most 60 s).
     ///
+    /// A worker whose last word of itself (a heartbeat, or its registration) was [`WorkerStatus::Draining`],
+    /// [`WorkerStatus::Error`] or [`WorkerStatus::Offline`] gets none until it says otherwise, and none gets more than
+    /// [`crate::coordinator::Options::max_leases`] at once.
+    ///
     /// Without a wait the answer is empty only if no job that fits was committed before the call. Dropping the
     /// future returns what was claimed for it.
     ///
@@ -118,6 +122,9 @@ pub struct Registration {
     pub version: Option<String>,
     /// What else it says of itself.
     pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// How it is; counts until its first heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 impl Registration {
@@ -134,6 +141,7 @@ impl Registration {
             labels: BTreeSet::new(),
             version: None,
             metadata: serde_json::Map::new(),
+            usage: None,
         }
     }
 }

@@ -233,6 +233,7 @@ impl Builder {
             labels: options.labels.clone(),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             metadata,
+            usage: None,
         }
     }
 

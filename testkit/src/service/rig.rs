@@ -162,6 +162,7 @@ pub(crate) fn registration(name: &str) -> Registration {
         labels: ["linux".to_owned()].into(),
         version: Some("1.2.3".to_owned()),
         metadata: serde_json::Map::new(),
+        usage: None,
     }
 }
 
@@ -193,6 +194,11 @@ impl Agent {
         let held = held.map(|held| held.iter().map(|l| Listed { job: l.job, token: l.token }).collect());
         let usage = Usage { status: WorkerStatus::Busy, cpu: 12.5, ram: 50.0 };
         self.service.heartbeat(&self.id, Heartbeat { usage, held }).await
+    }
+
+    pub(crate) async fn beat_as(&self, status: WorkerStatus) {
+        let usage = Usage { status, cpu: 0.0, ram: 0.0 };
+        self.service.heartbeat(&self.id, Heartbeat { usage, held: Some(Vec::new()) }).await.unwrap();
     }
 
     pub(crate) async fn holds(&self, held: &[&LeasedJob]) -> HeartbeatReply {

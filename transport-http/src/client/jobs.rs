@@ -31,9 +31,16 @@ struct Jobs {
 
 #[async_trait]
 impl JobService for Client {
-    async fn submit_batch(&self, submission: Submission) -> Result<Vec<SubmittedJob>, Error> {
-        let own_key = submission.idempotency_key;
-        let key = own_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    async fn submit_batch(&self, mut submission: Submission) -> Result<Vec<SubmittedJob>, Error> {
+        let mut own_key = submission.idempotency_key;
+        if let [alone] = submission.specs.as_mut_slice() {
+            own_key = own_key.or_else(|| alone.idempotency_key.clone());
+        }
+        for spec in submission.specs.iter_mut().filter(|spec| spec.idempotency_key == own_key) {
+            // The header says it.
+            spec.idempotency_key = None;
+        }
+        let key = own_key.clone().unwrap_or_else(|| format!("~{}", uuid::Uuid::new_v4()));
         let key = HeaderValue::try_from(key)
             .map_err(|_| Error::invalid("idempotencyKey", "must be 1 to 256 bytes of visible ASCII"))?;
         let specs: Vec<_> = submission.specs.iter().map(wire::Spec::sparse).collect();

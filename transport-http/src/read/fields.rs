@@ -251,6 +251,15 @@ impl<'a, 'p> Fields<'a, 'p> {
         }
     }
 
+    /// A number, left where it is: what is wrong with it is said by whoever takes it.
+    pub(crate) fn peek(&self, name: &str) -> Option<f64> {
+        match self.values.iter().find(|value| value.name == name)?.json {
+            Json::Number(Number::Whole(whole)) => Some(whole as f64),
+            Json::Number(Number::Float(float)) => Some(float),
+            _ => None,
+        }
+    }
+
     /// A whole number within bounds, which are those of `T` at most.
     pub(crate) fn whole<T: TryFrom<i128>>(&mut self, name: &str, bounds: RangeInclusive<i128>) -> Option<T> {
         let value = self.take(name)?;

@@ -58,6 +58,7 @@ pub(crate) fn registration(body: &[u8]) -> Result<Result<Registration, Error>, M
         let field = if metadata.iter().any(|(name, _)| name == "tags") { "metadata.tags" } else { "labels" };
         fields.wrong(field, format!("must be at most {MAX_ITEMS} labels of 1 to 128 bytes of visible ASCII"));
     }
+    let usage = usage(&mut fields);
     let metadata = metadata.into_iter().map(|(name, json)| (name.into_owned(), value(json))).collect();
     let registration = (|| {
         Some(Registration {
@@ -70,9 +71,28 @@ pub(crate) fn registration(body: &[u8]) -> Result<Result<Registration, Error>, M
             labels: labels.into_iter().collect(),
             version,
             metadata,
+            usage,
         })
     })();
     Ok(problems.check(registration))
+}
+
+/// How a worker is when it comes, if it says anything of that.
+fn usage(fields: &mut Fields<'_, '_>) -> Option<Usage> {
+    let says = ["status", "cpuUsage", "ramUsage"].iter().any(|name| fields.has(name));
+    let (cpu, ram) = (percentage(fields, "cpuUsage"), percentage(fields, "ramUsage"));
+    let status = status(fields).unwrap_or(WorkerStatus::Idle);
+    says.then_some(Usage { status, cpu, ram })
+}
+
+/// What a worker is doing, if it says so.
+fn status(fields: &mut Fields<'_, '_>) -> Option<WorkerStatus> {
+    let name = fields.text("status")?;
+    let status = WorkerStatus::ALL.into_iter().find(|status| status.as_str() == name);
+    if status.is_none() {
+        fields.wrong("status", "must be idle, busy, draining, offline or error");
+    }
+    status
 }
 
 /// The tags among a registration's metadata: labels by another name.
@@ -156,19 +176,10 @@ pub(crate) fn beat(body: &[u8]) -> Result<Result<Beat, Error>, Malformed> {
     let ram = percentage(&mut fields, "ramUsage");
     let _ = fields.whole::<u64>("jobsCompleted", 0..=i128::from(u64::MAX));
     let held = held(&mut fields);
-    let status = match fields.text("status") {
-        Some(name) => {
-            let status = WorkerStatus::ALL.into_iter().find(|status| status.as_str() == name);
-            if status.is_none() {
-                fields.wrong("status", "must be idle, busy, draining, offline or error");
-            }
-            status
-        }
-        None if held.as_ref().is_some_and(|held| !held.is_empty()) => Some(WorkerStatus::Busy),
-        None => Some(WorkerStatus::Idle),
-    };
-    let beat = status.map(|status| Beat { worker, beat: Heartbeat { usage: Usage { status, cpu, ram }, held } });
-    Ok(problems.check(beat))
+    let is_busy = held.as_ref().is_some_and(|held| !held.is_empty());
+    let status = status(&mut fields).unwrap_or(if is_busy { WorkerStatus::Busy } else { WorkerStatus::Idle });
+    let beat = Beat { worker, beat: Heartbeat { usage: Usage { status, cpu, ram }, held } };
+    Ok(problems.check(Some(beat)))
 }
 
 /// How full something is. Above 100 is no mistake worth losing a worker for: several processors, or a rounding.

@@ -71,7 +71,7 @@ pub(crate) struct Job {
 pub(crate) struct RunResult {
     /// Whether the command did what it was asked to.
     pub(crate) success: bool,
-    /// Seconds that the command ran, where the worker said.
+    /// Seconds that the command ran, as the worker says; where it did not, that it had the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) duration: Option<Seconds>,
     /// How many lines there are in `stdout` and `stderr`; absent in a list.

@@ -40,6 +40,8 @@ impl From<&LeasedJob> for Lease {
         spec.timeout = Some(Seconds(leased.spec.timeout));
         spec.env = Some(leased.spec.env.clone());
         spec.exclusive = Some(leased.spec.exclusive);
+        // The submitter's own.
+        spec.idempotency_key = None;
         Self {
             job_id: leased.job.as_uuid(),
             lease_token: leased.token.reveal(),

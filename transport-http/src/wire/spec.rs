@@ -75,6 +75,10 @@ pub(crate) struct Spec {
     /// Not to be started before this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) run_at: Option<Time>,
+    /// What makes a repetition of the submission known within 24 h: 1 to 256 bytes of visible ASCII. In a batch it stands
+    /// beside `jobs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idempotency_key: Option<String>,
 }
 
 /// The wait before a further attempt: `initial × factor^n`, at most `max`, less up to half of it at random.
@@ -148,6 +152,7 @@ impl Spec {
             backoff: differs(spec.backoff != default.backoff).map(|()| spec.backoff.into()),
             exclusive: differs(spec.exclusive).map(|()| true),
             run_at: spec.run_at.map(Time),
+            idempotency_key: spec.idempotency_key.clone(),
         }
     }
 
@@ -174,6 +179,7 @@ impl Spec {
         spec.backoff = self.backoff.map_or(spec.backoff, Into::into);
         spec.exclusive = self.exclusive.unwrap_or(spec.exclusive);
         spec.run_at = self.run_at.map(|Time(at)| at);
+        spec.idempotency_key = self.idempotency_key;
         Some(spec)
     }
 }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cmdexec_core::executor::Kind;
 use cmdexec_core::job::Network;
 #[cfg(feature = "server")]
-use cmdexec_core::{job::Class, service};
+use cmdexec_core::{
+    job::{Class, Status},
+    service,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Cpus;
@@ -15,11 +18,11 @@ use super::Cpus;
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {
-    /// Jobs by status, every status named.
+    /// Jobs by status, every status named: all, or the caller's own, each counted to 10,000.
     pub(crate) jobs: BTreeMap<String, u64>,
     /// How many jobs are queued in all.
     pub(crate) queue_depth: u64,
-    /// The queues, by class: jobs that demand the same of a worker.
+    /// The queues, by class: jobs that demand the same of a worker. Empty for who is no admin.
     pub(crate) queues: Vec<Queue>,
     /// Workers by status, every status named.
     pub(crate) workers: BTreeMap<String, u64>,
@@ -60,7 +63,7 @@ pub(crate) struct Demand {
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Throughput {
-    /// Jobs that ended at this server within the last minute.
+    /// Jobs (the caller's own, or all) that ended at this server within the last minute.
     pub(crate) last_minute: u64,
 }
 
@@ -69,7 +72,7 @@ impl From<&service::Stats> for Stats {
     fn from(stats: &service::Stats) -> Self {
         Self {
             jobs: stats.jobs.iter().map(|(status, n)| (status.as_str().to_owned(), *n)).collect(),
-            queue_depth: stats.queues.iter().map(|queue| queue.queued).sum(),
+            queue_depth: stats.jobs.get(&Status::Queued).copied().unwrap_or(0),
             queues: stats.queues.iter().map(Queue::from).collect(),
             workers: stats.workers.iter().map(|(status, n)| (status.as_str().to_owned(), *n)).collect(),
             throughput: Throughput { last_minute: stats.finished_last_minute },

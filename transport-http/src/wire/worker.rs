@@ -46,6 +46,16 @@ pub(crate) struct Register {
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     #[cfg_attr(feature = "server", schema(value_type = Object))]
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
+    /// What it is doing: shown, and heeded, until its first heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<WorkerStatusName>))]
+    pub(crate) status: Option<WorkerStatus>,
+    /// How busy its processors are, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_usage: Option<f64>,
+    /// How full its memory is, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ram_usage: Option<f64>,
 }
 
 /// What jobs run in, and which limits are truly enforced there.
@@ -218,6 +228,9 @@ impl From<&Registration> for Register {
             labels: registration.labels.clone(),
             version: registration.version.clone(),
             metadata: registration.metadata.clone(),
+            status: registration.usage.map(|usage| usage.status),
+            cpu_usage: registration.usage.map(|usage| usage.cpu),
+            ram_usage: registration.usage.map(|usage| usage.ram),
         }
     }
 }

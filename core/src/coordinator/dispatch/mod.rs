@@ -28,12 +28,12 @@ use state::Dispatcher;
 enum Message {
     /// Jobs are queued; committed.
     Ready(Vec<Arc<Job>>),
-    /// A worker has come, with the jobs that it holds by the store.
-    Worker { id: WorkerId, offer: Offer, held: Vec<(JobId, Class)> },
+    /// A worker has come, with whether it takes jobs, and the jobs that it holds by the store.
+    Worker { id: WorkerId, offer: Offer, takes_jobs: bool, held: Vec<(JobId, Class)> },
     /// Jobs are no longer held by a worker.
     Released(Vec<(WorkerId, JobId)>),
-    /// What a worker holds by the store, as of the claim with this number.
-    Held { worker: WorkerId, jobs: Vec<JobId>, as_of: u64 },
+    /// A worker has beaten: whether it takes jobs, and what it holds by the store as of the claim with this number.
+    Beaten { worker: WorkerId, takes_jobs: bool, jobs: Vec<JobId>, as_of: u64 },
     /// A worker was removed.
     Removed(WorkerId),
     /// A worker asks for jobs.
@@ -122,9 +122,9 @@ impl Handle {
         }
     }
 
-    /// A worker has come, with the jobs that it holds by the store.
-    pub(super) async fn worker(&self, id: WorkerId, offer: Offer, held: Vec<(JobId, Class)>) {
-        self.send(Message::Worker { id, offer, held }).await;
+    /// A worker has come, with whether it takes jobs, and the jobs that it holds by the store.
+    pub(super) async fn worker(&self, id: WorkerId, offer: Offer, takes_jobs: bool, held: Vec<(JobId, Class)>) {
+        self.send(Message::Worker { id, offer, takes_jobs, held }).await;
     }
 
     /// Jobs are no longer held by a worker.
@@ -134,14 +134,14 @@ impl Handle {
         }
     }
 
-    /// The number of the last claim, to be noted before what a worker holds is read for [`Handle::held`].
+    /// The number of the last claim, to be noted before what a worker holds is read for [`Handle::beaten`].
     pub(super) fn last_claim(&self) -> u64 {
         self.claims.load(Ordering::Acquire)
     }
 
-    /// What a worker holds by the store, as of the claim with the number `as_of`.
-    pub(super) async fn held(&self, worker: WorkerId, jobs: Vec<JobId>, as_of: u64) {
-        self.send(Message::Held { worker, jobs, as_of }).await;
+    /// A worker has beaten: whether it takes jobs, and what it holds by the store as of the claim with the number `as_of`.
+    pub(super) async fn beaten(&self, worker: WorkerId, takes_jobs: bool, jobs: Vec<JobId>, as_of: u64) {
+        self.send(Message::Beaten { worker, takes_jobs, jobs, as_of }).await;
     }
 
     /// A worker was removed.

@@ -42,11 +42,12 @@ pub(super) struct Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new(shared: Arc<Shared>, scheduler: Box<dyn Scheduler>, claims: Arc<AtomicU64>) -> Self {
+        let max_leases = shared.options.max_leases;
         Self {
             shared,
             scheduler,
             queues: Queues::default(),
-            workers: Workers::default(),
+            workers: Workers::new(max_leases),
             waiters: Waiters::default(),
             claims,
             claimed_at: HashMap::new(),
@@ -58,17 +59,21 @@ impl Dispatcher {
     pub(super) async fn take(&mut self, message: Message) {
         match message {
             Message::Ready(jobs) => jobs.into_iter().for_each(|job| self.queues.add(job)),
-            Message::Worker { id, offer, held } => {
+            Message::Worker { id, offer, takes_jobs, held } => {
                 let is_new = !self.workers.knows(&id);
                 // What a known worker holds is known better here than by a read that is older than this message.
                 self.workers.put(&id, offer, if is_new { held } else { Vec::new() });
+                self.workers.set_takes_jobs(&id, takes_jobs);
             }
             Message::Released(jobs) => {
                 for (worker, job) in jobs {
                     self.release(&worker, job);
                 }
             }
-            Message::Held { worker, jobs, as_of } => self.compare_held(&worker, &jobs, as_of),
+            Message::Beaten { worker, takes_jobs, jobs, as_of } => {
+                self.workers.set_takes_jobs(&worker, takes_jobs);
+                self.compare_held(&worker, &jobs, as_of);
+            }
             Message::Removed(worker) => {
                 answer(self.waiters.all_of(&worker), || Err(REMOVED));
                 self.workers.remove(&worker);

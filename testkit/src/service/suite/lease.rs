@@ -1,13 +1,14 @@
 //! Leasing: who gets what, in which order, and what a lease is good for.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cmdexec_core::Error;
 use cmdexec_core::executor::{Capabilities, Kind};
 use cmdexec_core::job::{JobSpec, Network, Outcome, Status};
 use cmdexec_core::service::{
-    JobServiceExt, LeaseRequest, OutputBatch, OutputPieces, Role, Submission, WorkerPrincipal,
+    JobServiceExt, LeaseRequest, OutputBatch, OutputPieces, Role, Submission, Usage, WorkerPrincipal, WorkerStatus,
 };
 use cmdexec_core::time::Clock;
 
@@ -346,4 +347,32 @@ pub async fn a_removed_worker_may_still_report(rig: Rig) {
     rig.user("root", Role::Admin).remove_worker(&worker.id).await.unwrap();
     worker.exit(&leased, 0).await;
     assert_eq!(rig.status(id).await, Status::Completed);
+}
+
+pub async fn a_worker_that_drains_or_is_broken_gets_nothing_until_it_says_otherwise(rig: Rig) {
+    let worker = rig.worker("w").await;
+    for status in [WorkerStatus::Draining, WorkerStatus::Error] {
+        worker.beat_as(status).await;
+        let id = rig.submit().await;
+        assert_eq!(worker.ask(1).await, []);
+        let asking = tokio::spawn({
+            let (service, worker) = (Arc::clone(&worker.service), worker.id.clone());
+            let request = LeaseRequest { max: 1, wait: Duration::from_secs(60) };
+            async move { service.lease(&worker, request).await }
+        });
+        // A poll that waits is answered once the worker takes jobs again.
+        worker.beat_as(WorkerStatus::Idle).await;
+        let leased = within(asking).await.unwrap().unwrap();
+        assert_eq!(jobs(&leased), [id]);
+        worker.exit(&leased[0], 0).await;
+    }
+}
+
+pub async fn a_worker_that_comes_draining_gets_nothing_until_it_says_otherwise(rig: Rig) {
+    let usage = Usage { status: WorkerStatus::Draining, cpu: 0.0, ram: 0.0 };
+    let worker = rig.worker_with("w", |registration| registration.usage = Some(usage)).await;
+    rig.submit().await;
+    assert_eq!(worker.ask(1).await, []);
+    rig.worker("w").await;
+    worker.take().await;
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use cmdexec_core::Error;
 use cmdexec_core::job::{JobSpec, Outcome, Status};
-use cmdexec_core::service::{Ended, JobQuery, JobServiceExt, OutputQuery, Role, Submission, WatchQuery, WorkerStatus};
+use cmdexec_core::service::{
+    Ended, FinishedAttempt, JobQuery, JobServiceExt, OutputQuery, Role, Submission, Usage, WatchQuery, WorkerStatus,
+};
 use cmdexec_core::time::Clock;
 use futures_util::StreamExt;
 
-use crate::service::rig::{Rig, eventually, ids, within, worker_id};
+use crate::service::rig::{Rig, eventually, ids, report, within, worker_id};
 
 pub async fn a_list_is_newest_first_and_its_cursor_goes_through_all(rig: Rig) {
     let specs = (0..7).map(|i| JobSpec::shell(i.to_string())).collect();
@@ -178,6 +180,40 @@ pub async fn a_job_shows_its_attempts(rig: Rig) {
     assert_eq!((view.duration, view.completed), (Some(Duration::from_millis(1_500)), view.attempts[1].ended));
 }
 
+pub async fn how_long_an_attempt_took_is_known_where_its_worker_does_not_say(rig: Rig) {
+    let worker = rig.worker("w").await;
+    let id = rig.submit().await;
+    let leased = worker.take().await;
+    worker.finish(&leased, Outcome::Returned).await.unwrap();
+    let leased = worker.take_soon().await;
+    rig.clock.advance(Duration::from_secs(7));
+    let silent = FinishedAttempt { duration: None, ..report(&leased, Outcome::Exited { code: 0 }) };
+    worker.report(silent).await.unwrap();
+    assert_eq!(rig.view(id).await.duration, Some(Duration::from_secs(7)));
+}
+
+pub async fn stats_are_of_ones_own_jobs(rig: Rig) {
+    let worker = rig.worker("w").await;
+    rig.submit().await;
+    let leased = worker.take().await;
+    rig.submit().await;
+    let eve = rig.user("eve", Role::User);
+    let stats = eve.stats().await.unwrap();
+    assert_eq!((stats.jobs.len(), stats.jobs.values().sum::<u64>()), (Status::ALL.len(), 0));
+    assert!(stats.queues.is_empty());
+    assert_eq!(stats.workers.values().sum::<u64>(), 1, "workers are shown to all");
+    let stats = rig.ada().stats().await.unwrap();
+    assert_eq!((stats.jobs[&Status::Queued], stats.jobs[&Status::Running]), (1, 1));
+    assert!(stats.queues.is_empty(), "others' jobs may wait in them");
+    worker.exit(&leased, 0).await;
+    eventually("a finished job to be counted", async || {
+        (rig.ada().stats().await.unwrap().finished_last_minute == 1).then_some(())
+    })
+    .await;
+    assert_eq!(eve.stats().await.unwrap().finished_last_minute, 0);
+    assert_eq!(rig.user("root", Role::Admin).stats().await.unwrap().finished_last_minute, 1);
+}
+
 pub async fn stats_count_jobs_queues_and_workers(rig: Rig) {
     let worker = rig.worker("w").await;
     let leased = {
@@ -187,7 +223,7 @@ pub async fn stats_count_jobs_queues_and_workers(rig: Rig) {
     worker.holds(&[&leased]).await;
     rig.submit().await;
     rig.clock.advance(Duration::from_secs(5));
-    let stats = rig.ada().stats().await.unwrap();
+    let stats = rig.user("root", Role::Admin).stats().await.unwrap();
     assert_eq!((stats.jobs[&Status::Queued], stats.jobs[&Status::Running], stats.jobs[&Status::Failed]), (1, 1, 0));
     assert_eq!(stats.jobs.len(), Status::ALL.len());
     assert_eq!((stats.queues.len(), stats.queues[0].queued), (1, 1));
@@ -218,4 +254,17 @@ pub async fn workers_are_shown_as_they_say_they_are(rig: Rig) {
     assert_eq!((shown[0].jobs_completed, shown[0].jobs_failed), (1, 0));
     rig.clock.advance(Duration::from_secs(61));
     assert_eq!(rig.ada().workers(None).await.unwrap()[0].status, WorkerStatus::Offline);
+}
+
+pub async fn what_a_worker_says_when_it_comes_is_shown_until_it_beats(rig: Rig) {
+    let usage = Usage { status: WorkerStatus::Error, cpu: 40.0, ram: 60.0 };
+    let worker = rig.worker_with("w", |registration| registration.usage = Some(usage)).await;
+    let shown = rig.ada().workers(None).await.unwrap().remove(0);
+    assert_eq!(shown.status, WorkerStatus::Error);
+    assert!((shown.cpu_usage - 40.0).abs() < 0.01 && (shown.ram_usage - 60.0).abs() < 0.01);
+    assert_eq!(rig.ada().stats().await.unwrap().workers[&WorkerStatus::Error], 1);
+    worker.holds(&[]).await;
+    let shown = rig.ada().workers(None).await.unwrap().remove(0);
+    assert_eq!(shown.status, WorkerStatus::Idle);
+    assert!((shown.cpu_usage - 12.5).abs() < 0.01 && (shown.ram_usage - 50.0).abs() < 0.01);
 }

@@ -143,3 +143,34 @@ pub async fn a_job_for_later_waits_for_its_time(rig: Rig) {
     rig.advance_until(submitted.id, Status::Queued).await;
     assert_eq!(worker.take_soon().await.job, submitted.id);
 }
+
+pub async fn a_job_keeps_its_key(rig: Rig) {
+    let specs = vec![JobSpec::shell("a"), JobSpec::shell("b")];
+    let batch = rig.ada().submit_batch(submission(specs, Some("key"))).await.unwrap();
+    for job in batch {
+        assert_eq!(rig.view(job.id).await.spec.idempotency_key.as_deref(), Some("key"));
+    }
+    let id = rig.submit().await;
+    assert_eq!(rig.view(id).await.spec.idempotency_key, None);
+    let worker = rig.worker("w").await;
+    assert!(worker.ask(9).await.len() == 3);
+}
+
+pub async fn a_job_that_is_submitted_alone_may_name_its_key(rig: Rig) {
+    let mut spec = JobSpec::shell("a");
+    spec.idempotency_key = Some("key".to_owned());
+    let first = rig.ada().submit(spec.clone()).await.unwrap();
+    let again = rig.ada().submit(spec).await.unwrap();
+    assert_eq!((again.id, first.repeated, again.repeated), (first.id, false, true));
+    let otherwise = rig.ada().submit_batch(submission(vec![JobSpec::shell("a")], Some("key"))).await.unwrap();
+    assert_eq!(otherwise[0].id, first.id);
+}
+
+pub async fn a_spec_with_another_key_is_refused(rig: Rig) {
+    let mut spec = JobSpec::shell("a");
+    spec.idempotency_key = Some("one".to_owned());
+    let error = rig.ada().submit_batch(submission(vec![spec.clone()], Some("other"))).await.unwrap_err();
+    assert_eq!(fields(&error), ["idempotencyKey"]);
+    let error = rig.ada().submit_batch(submission(vec![JobSpec::shell("a"), spec], None)).await.unwrap_err();
+    assert_eq!(fields(&error), ["jobs[1].idempotencyKey"]);
+}

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, Content, Info, OpenApi, OpenApiBuilder, PathItem, Ref, ResponseBuilder};
+use utoipa::openapi::{Components, Content, Info, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, ResponseBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::App;
@@ -71,20 +71,40 @@ fn refusals(operation: &mut Operation) {
     };
     let none: [&str; 0] = [];
     operation.security = Some(schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, none)).collect());
+    for response in operation.responses.responses.values_mut() {
+        as_problem(response);
+    }
     let mut common = Vec::new();
     if !open {
-        common.extend([("401", "No credentials, or bad ones"), ("403", "Not allowed")]);
-        common
-            .extend([("422", "Something is wrong with a field: `problems` names each"), ("429", "Too many requests")]);
+        common.extend([("401", "No credentials, or bad ones"), ("403", "Not allowed"), ("429", "Too many requests")]);
     }
-    if operation.request_body.is_some() {
-        common.extend([("400", "Not JSON"), ("413", "Too large"), ("415", "Not JSON by its content type")]);
+    let has_body = operation.request_body.is_some();
+    if has_body || operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
+        common.push(("422", "Something is wrong with a field: `problems` names each"));
+    }
+    if has_body {
+        common.extend([("400", "Not JSON"), ("408", "It did not come in time")]);
+        common.extend([("413", "Too large"), ("415", "Not JSON by its content type")]);
     }
     common.push(("503", "Something that is needed does not answer now; see `Retry-After`"));
     for (status, description) in common {
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
         let response = ResponseBuilder::new().description(description).content("application/problem+json", content);
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+    }
+}
+
+/// Gives a problem its own content type: the routes name only its schema.
+fn as_problem(response: &mut RefOr<utoipa::openapi::Response>) {
+    let RefOr::T(response) = response else { return };
+    let is_problem = |content: &RefOr<Content>| match content {
+        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => schema.ref_location.ends_with("/Problem"),
+        _ => false,
+    };
+    if response.content.get("application/json").is_some_and(is_problem)
+        && let Some(content) = response.content.shift_remove("application/json")
+    {
+        response.content.insert("application/problem+json".to_owned(), content);
     }
 }
 

@@ -8,7 +8,7 @@ use cmdexec_core::service::JobServiceExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
-use super::jobs::{idempotency_key, submitted};
+use super::jobs::{IdempotencyKey, idempotency_key, submitted};
 use crate::read::{self, Execution};
 use crate::server::App;
 use crate::server::answer::{Answered, json};
@@ -32,14 +32,26 @@ pub(super) struct ExecuteBody {
     wait_ms: Option<u64>,
 }
 
+/// What 200 says of an execution, for the document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the answer in the OpenAPI document")]
+#[serde(untagged)]
+pub(super) enum Executed {
+    Finished(Box<wire::Job>),
+    Known(wire::Created),
+}
+
 /// Submit a job and wait for it
 ///
 /// `distributed`: 202 at once. `direct`: 200 with the finished job, or 202 with its id once `waitMs` is over or the server stops.
+/// A repeat with the same idempotency key is about the first job: `distributed` answers its id with 200, `direct` waits for it
+/// (and answers its id with 200 if it is gone).
 #[utoipa::path(
-    post, path = "/api/execute", tag = "jobs", request_body = ExecuteBody,
+    post, path = "/api/execute", tag = "jobs", request_body = ExecuteBody, params(IdempotencyKey),
     responses(
-        (status = 200, description = "The finished job", body = wire::Job),
+        (status = 200, description = "The finished job; or the id of one that was there already", body = Executed),
         (status = 202, description = "It is there, and will be run", body = wire::Created),
+        (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
 pub(super) async fn execute(
@@ -56,7 +68,8 @@ pub(super) async fn execute(
     let Execution { submit, direct, wait } = read::execution(&body.bytes, idempotency_key(&headers))??;
     let created = submitted(&app, &user, submit).await?;
     let created = created.first().ok_or(Error::Internal)?;
-    if direct {
+    let is_gone = created.status.is_none();
+    if direct && !is_gone {
         let jobs = app.jobs(&user);
         let patience = async {
             match wait {
@@ -73,5 +86,6 @@ pub(super) async fn execute(
             () = patience => {}
         }
     }
-    json(StatusCode::ACCEPTED, wire::Created::from(created))
+    let is_answered = created.repeated && (!direct || is_gone);
+    json(if is_answered { StatusCode::OK } else { StatusCode::ACCEPTED }, wire::Created::from(created))
 }

@@ -26,13 +26,13 @@ pub(super) struct Healthy {
     version: &'static str,
 }
 
-#[derive(Serialize)]
-struct Unhealthy {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Unhealthy {
     status: &'static str,
     checks: Checks,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Checks {
     store: &'static str,
 }
@@ -42,7 +42,7 @@ struct Checks {
     get, path = "/api/health", tag = "health", security(()),
     responses(
         (status = 200, description = "It can", body = Healthy),
-        (status = 503, description = "It can't now: `{status: \"unhealthy\", checks}`"),
+        (status = 503, description = "It can't now", body = Unhealthy),
     )
 )]
 pub(super) async fn health(State(app): State<Arc<App>>) -> Answered {

@@ -19,17 +19,27 @@ use crate::{older, wire};
 /// How many jobs one request may ask about.
 const MAX_IDS: usize = 1_000;
 
+/// The header of submissions, for the document.
+#[derive(utoipa::IntoParams)]
+#[expect(dead_code, reason = "only describes the header in the OpenAPI document")]
+#[into_params(parameter_in = Header)]
+pub(super) struct IdempotencyKey {
+    /// Makes a repetition within 24 h known: 1 to 256 bytes of visible ASCII. `idempotencyKey` in the body says the same.
+    #[param(rename = "Idempotency-Key")]
+    idempotency_key: Option<String>,
+}
+
 /// Submit a job
 ///
 /// Once this is answered, the job is durable and will be run. A repeat with the same idempotency key within 24 h answers the
 /// first job with 200.
 #[utoipa::path(
     post, path = "/api/jobs/create", tag = "jobs", request_body = wire::Spec,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repetition known; `idempotencyKey` in the body says the same.")),
+    params(IdempotencyKey),
     responses(
         (status = 201, description = "The job is there", body = wire::Created),
         (status = 200, description = "It was there already", body = wire::Created),
-        (status = 409, description = "The key was used for something else", body = wire::Problem),
+        (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
 pub(super) async fn create(State(app): State<Arc<App>>, user: User, headers: HeaderMap, body: Body<SPEC>) -> Answered {
@@ -42,9 +52,11 @@ pub(super) async fn create(State(app): State<Arc<App>>, user: User, headers: Hea
 /// Submit a job (older name)
 #[utoipa::path(
     post, path = "/api/jobs/submit", tag = "jobs", request_body = wire::Spec,
+    params(IdempotencyKey),
     responses(
         (status = 201, description = "The job is there", body = wire::Created),
         (status = 200, description = "It was there already", body = wire::Created),
+        (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
 pub(super) async fn submit(app: State<Arc<App>>, user: User, headers: HeaderMap, body: Body<SPEC>) -> Answered {
@@ -67,9 +79,11 @@ pub(super) struct BatchBody {
 /// All or nothing; the answers are in the request's order.
 #[utoipa::path(
     post, path = "/api/jobs/create-batch", tag = "jobs", request_body = BatchBody,
+    params(IdempotencyKey),
     responses(
         (status = 201, description = "The jobs are there", body = wire::CreatedBatch),
         (status = 200, description = "They were there already", body = wire::CreatedBatch),
+        (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
 pub(super) async fn create_batch(
@@ -211,6 +225,8 @@ pub(super) async fn list(State(app): State<Arc<App>>, user: User, uri: Uri) -> A
 }
 
 /// How much there is of everything
+///
+/// Who is no admin sees the counts of its own jobs, each to 10,000, and no queues; workers are shown to all.
 #[utoipa::path(
     get, path = "/api/stats", tag = "jobs",
     responses((status = 200, description = "The numbers", body = wire::Stats))

@@ -77,6 +77,22 @@ fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::health))
 }
 
+/// What pages of other origins may read of an answer's headers, beyond what browsers show by themselves.
+const EXPOSED: [&str; 12] = [
+    "retry-after",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "ratelimit-policy",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-request-id",
+    "etag",
+    "content-range",
+    "content-disposition",
+];
+
 /// What browsers may do for pages of the origins that are allowed.
 fn cors(app: &App) -> CorsLayer {
     let origins = app.options.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
@@ -89,8 +105,6 @@ fn cors(app: &App) -> CorsLayer {
             ["authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id", "x-worker-token"]
                 .map(header),
         )
-        .expose_headers(
-            ["retry-after", "x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(header),
-        )
+        .expose_headers(EXPOSED.map(header))
         .max_age(std::time::Duration::from_hours(1))
 }

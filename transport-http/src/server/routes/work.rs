@@ -90,9 +90,30 @@ pub(super) async fn heartbeat(State(app): State<Arc<App>>, worker: Worker, body:
     Ok(response)
 }
 
+/// The answer to who asks for jobs, for the document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the answer in the OpenAPI document")]
+#[serde(untagged)]
+pub(super) enum GotJob {
+    One(Box<wire::Lease>),
+    Several(wire::Leases),
+    None(NoJob),
+}
+
+/// There is no job now.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the answer in the OpenAPI document")]
+#[schema(rename_all = "camelCase")]
+pub(super) struct NoJob {
+    /// Null.
+    #[schema(required = true)]
+    job_id: Option<uuid::Uuid>,
+}
+
 /// Ask for jobs
 ///
-/// With `wait`, answers as soon as there is one; with `max`, `{jobs: [...]}` with several.
+/// With `wait`, answers as soon as there is one; with `max`, `{jobs: [...]}` with several. A worker that said that it is
+/// `draining`, or in `error`, gets none until it says otherwise.
 #[utoipa::path(
     get, path = "/api/jobs/get-job", tag = "worker protocol",
     params(
@@ -101,7 +122,7 @@ pub(super) async fn heartbeat(State(app): State<Arc<App>>, worker: Worker, body:
         ("max" = Option<u16>, Query, description = "How many at most: up to 1,000"),
     ),
     responses(
-        (status = 200, description = "A lease, or `{jobId: null}`; with `max`, `{jobs: [...]}`", body = wire::Lease),
+        (status = 200, description = "A lease, or `{jobId: null}`; with `max`, `{jobs: [...]}`", body = GotJob),
         (status = 404, description = "`worker_not_found`: register", body = wire::Problem),
     )
 )]
@@ -191,7 +212,10 @@ fn refused(error: Error) -> Result<wire::BatchAck, Error> {
         ("jobId" = uuid::Uuid, Query, description = "Which job"),
         ("workerId" = Option<String>, Query, description = "Who asks, where the token speaks for any worker"),
     ),
-    responses((status = 200, description = "`{cancelled}`", body = CancelledBody))
+    responses(
+        (status = 200, description = "`{cancelled}`", body = CancelledBody),
+        (status = 404, description = "There is no such job; only where nothing says which worker asks", body = wire::Problem),
+    )
 )]
 pub(super) async fn check_cancel(State(app): State<Arc<App>>, worker: Worker, uri: Uri) -> Answered {
     let mut query = Query::of(&uri);
