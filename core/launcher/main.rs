@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -42,6 +42,9 @@ const REPORTS_A_PACKET: usize = 256;
 fn main() -> ExitCode {
     // The socket is standard input; whatever else was left open is somebody else's secret.
     sys::close_from(3);
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "user-namespace") {
+        return hold_user_namespace();
+    }
     sys::block_signals();
     match Launcher::open() {
         Ok(mut launcher) => {
@@ -51,6 +54,15 @@ fn main() -> ExitCode {
         }
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Keeps a new user namespace until standard input ends, for the worker to map and open it.
+fn hold_user_namespace() -> ExitCode {
+    let held = sys::leave_namespace(sys::CLONE_NEWUSER)
+        .and_then(|()| io::stdout().write_all(b"1"))
+        .and_then(|()| io::stdout().flush())
+        .and_then(|()| io::copy(&mut io::stdin(), &mut io::sink()));
+    if held.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 struct Launcher {

@@ -54,8 +54,15 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// What this executor runs and which limits it truly enforces on this machine. Constant.
     fn capabilities(&self) -> &Capabilities;
 
+    /// The user that a slot's jobs run as, where it is another than the worker's own. The worker may then hand over an attempt's
+    /// directory that belongs to that user with everything in it, which spares the executor giving it.
+    fn user(&self, slot: usize) -> Option<u32> {
+        let _ = slot;
+        None
+    }
+
     /// Removes what attempts of an earlier, crashed process of this worker left behind.
-    /// Called once, before the first `run`.
+    /// Called once, before the first `run`, and after the worker has made its directories and mounts.
     async fn recover(&self) -> Result<(), Error>;
 
     /// Runs one attempt.
@@ -118,7 +125,7 @@ pub struct RunContext {
     pub spec: Arc<JobSpec>,
     /// A directory for this attempt alone, already filled with the job's files. The worker made it and removes it.
     /// An executor may give it to another user ([`Limit::User`]); the directories above it must let everyone through
-    /// (mode 0711 is enough).
+    /// (mode 0711 is enough). If it belongs to that user already, so does everything in it ([`Executor::user`]).
     pub dir: PathBuf,
     /// Which of the worker's slots the attempt has, from 0. No two attempts have one at the same time.
     pub slot: usize,

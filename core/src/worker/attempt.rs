@@ -90,6 +90,11 @@ impl Attempt {
         }
     }
 
+    /// What runs it.
+    pub(super) fn kind(&self) -> Kind {
+        if self.spec.container_image.is_some() { Kind::Docker } else { Kind::Process }
+    }
+
     /// Whether nobody wants to hear of it any more.
     pub(super) fn is_lost(&self) -> bool {
         self.why() == Some(Why::Lost)
@@ -137,7 +142,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
     let mut duration = None;
     let outcome = match &directory {
         Err(error) => Outcome::ExecutorError { message: format!("the attempt's directory could not be made: {error}") },
-        Ok(directory) => match inputs::prepare(&shared, &attempt, directory).await {
+        Ok(directory) => match prepare(&shared, &attempt, directory, reservation.slot).await {
             Err(outcome) => outcome,
             Ok(()) => {
                 let begun = shared.clock.uptime();
@@ -179,6 +184,14 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
     }
 }
 
+/// Fills the attempt's directory for whom its job runs as.
+async fn prepare(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory, slot: usize) -> Result<(), Outcome> {
+    // A job without files costs nothing here: no timer, no task.
+    let Some(file) = attempt.spec.input else { return Ok(()) };
+    let user = shared.executor_for(attempt).and_then(|executor| executor.user(slot));
+    inputs::prepare(shared, attempt, directory, file, user).await
+}
+
 /// Ends an attempt that has not begun, because it was stopped or because there is no room for it.
 pub(super) fn give_back(shared: &Shared, attempt: &Arc<Attempt>) {
     shared.held.stopped(attempt);
@@ -194,9 +207,10 @@ pub(super) fn give_back(shared: &Shared, attempt: &Arc<Attempt>) {
 
 /// Runs the command, and takes in its output until all of it is here.
 async fn execute(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory, slot: usize) -> Outcome {
-    let kind = if attempt.spec.container_image.is_some() { Kind::Docker } else { Kind::Process };
-    let Some(executor) = shared.executors.iter().find(|executor| executor.capabilities().kind == kind) else {
-        return Outcome::ExecutorError { message: format!("this worker has no executor for {kind:?} jobs") };
+    let Some(executor) = shared.executor_for(attempt) else {
+        return Outcome::ExecutorError {
+            message: format!("this worker has no executor for {:?} jobs", attempt.kind()),
+        };
     };
     if attempt.stop.is_cancelled() {
         return Outcome::Stopped;

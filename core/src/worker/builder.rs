@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::backoff::Backoff;
 use super::handle::{Phase, WorkerHandle};
 use super::held::Held;
+use super::inputs::Inputs;
 use super::leftovers::WorkDir;
 use super::options::Options;
 use super::room::Room;
@@ -139,6 +140,12 @@ impl Builder {
         self
     }
 
+    /// See [`Options::input_cache_mb`].
+    pub fn input_cache_mb(mut self, mb: u64) -> Self {
+        self.options.input_cache_mb = mb;
+        self
+    }
+
     /// See [`Options::drain_timeout`].
     pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
         self.options.drain_timeout = drain_timeout;
@@ -179,6 +186,11 @@ impl Builder {
         }
         let mut random: StdRng = self.seed.map_or_else(make_rng, StdRng::seed_from_u64);
         let work_dir = WorkDir::take(self.options.work_dir.as_deref())?;
+        let user = self.executors.iter().find_map(|executor| executor.user(0));
+        let (attempts, limits) = (work_dir.attempts(), &self.options.input_limits);
+        let most = self.options.input_cache_mb.saturating_mul(1 << 20);
+        let inputs = Inputs::open(work_dir.inputs(), most, limits, &attempts, user)
+            .map_err(|error| StartError::WorkDir { path: work_dir.inputs(), error })?;
         for executor in &self.executors {
             executor.recover().await?;
         }
@@ -201,7 +213,8 @@ impl Builder {
             random: Mutex::new(random),
             options: self.options,
             id: registered.worker,
-            attempts_dir: work_dir.attempts(),
+            inputs,
+            attempts_dir: attempts,
             held: Arc::new(Held::new(room)),
             phase: watch::Sender::new(phase),
             output: super::outbox::Outbox::default(),

@@ -1,8 +1,10 @@
 //! The directory of one attempt: made cheaply, and removed whatever the job left in it.
 
+use std::any::Any;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep a tree is descended into before the rest is moved up. Keeps paths within what systems take
 /// (4,096 bytes, at 255 a name) and the stack small, however deep the job has dug.
@@ -12,13 +14,100 @@ const DEEPEST: usize = 8;
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    layer: Arc<Layer>,
+}
+
+/// What may be mounted at an attempt's directory, while the attempt has it. Mounting is another thread's work, which may still be at
+/// it when the directory is to go.
+#[derive(Debug)]
+pub(super) struct Layer {
+    at: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Plain,
+    /// Something is mounted, and what is below it must stay as it is.
+    Mounted(Box<dyn Any + Send>),
+    Gone,
+}
+
+impl Layer {
+    /// Where the changes to what is mounted are kept.
+    fn changes(&self) -> PathBuf {
+        let mut path = self.at.clone().into_os_string();
+        path.push(".layer");
+        path.into()
+    }
+
+    /// Mounts something by `mount`, which is given the directory and another that it is to make. `below` is held until it is unmounted.
+    #[cfg_attr(not(launcher), expect(dead_code, reason = "only Linux has such mounts"))]
+    pub(super) fn mount(
+        &self,
+        below: impl Any + Send,
+        mount: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Gone) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        // Before it is done: what was mounted in part is to be unmounted too.
+        *state = State::Mounted(Box::new(below));
+        mount(&self.at, &self.changes())
+    }
+
+    /// Nothing is mounted, nor will be; false if something is.
+    fn close(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Plain) {
+            *state = State::Gone;
+        }
+        matches!(*state, State::Gone)
+    }
+
+    /// Unmounts what is mounted, for good. True if something was.
+    fn unmount(&self) -> io::Result<bool> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Mounted(below) = std::mem::replace(&mut *state, State::Gone) else { return Ok(false) };
+        let unmounted = unmount(&self.at);
+        if unmounted.is_err() {
+            *state = State::Mounted(below);
+        }
+        unmounted.map(|()| true)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn unmount(at: &Path) -> io::Result<()> {
+    use nix::errno::Errno;
+    use nix::mount::{MntFlags, umount2};
+    match umount2(at, MntFlags::empty()) {
+        // A process is still dying in it.
+        Err(Errno::EBUSY) => Ok(umount2(at, MntFlags::MNT_DETACH)?),
+        // Nothing is mounted.
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmount(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 impl Directory {
     /// Makes it, for the worker's user alone. One system call, done in place: handing it to another thread costs more.
     pub(super) fn make(path: PathBuf) -> io::Result<Self> {
         make_private(&path)?;
-        Ok(Self { path })
+        let layer = Arc::new(Layer { at: path.clone(), state: Mutex::new(State::Plain) });
+        Ok(Self { path, layer })
+    }
+
+    /// What may be mounted at it.
+    #[cfg_attr(not(launcher), expect(dead_code, reason = "only Linux has such mounts"))]
+    pub(super) fn layer(&self) -> Arc<Layer> {
+        Arc::clone(&self.layer)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -28,11 +117,16 @@ impl Directory {
     /// Removes it with everything in it. What can't be removed is left for the next start.
     pub(super) async fn remove(self) {
         // Most jobs leave nothing; then this is one more system call.
-        if fs::remove_dir(&self.path).is_ok() {
+        if self.layer.close() && fs::remove_dir(&self.path).is_ok() {
             return;
         }
         let removal = tokio::task::spawn_blocking(move || {
-            if let Err(error) = remove_tree(&self.path) {
+            let removed = self.layer.unmount().and_then(|was_mounted| {
+                remove_tree(&self.path)?;
+                let changes = self.layer.changes();
+                if was_mounted && changes.exists() { remove_tree(&changes) } else { Ok(()) }
+            });
+            if let Err(error) = removed {
                 tracing::warn!(path = %self.path.display(), %error, "a job's directory could not be removed");
             }
         });

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::builder::StartError;
 use super::directory::{make_private, remove_tree};
+use super::mounts;
 
 /// The directory, for as long as this is held.
 #[derive(Debug)]
@@ -50,7 +51,13 @@ impl WorkDir {
         self.path.join("attempts")
     }
 
+    /// Where unpacked inputs are kept.
+    pub(super) fn inputs(&self) -> PathBuf {
+        self.path.join("inputs")
+    }
+
     fn clear(&self) -> io::Result<()> {
+        mounts::detach_below(&self.path)?;
         let attempts = self.attempts();
         match fs::symlink_metadata(&attempts) {
             Ok(metadata) if metadata.is_dir() => {
@@ -98,6 +105,11 @@ fn let_through(_: &Path) -> io::Result<()> {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
+        // What the jobs of a worker that ended in a hurry had mounted, and the directory that it was mounted in.
+        if let Err(error) = mounts::detach_below(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "what was mounted there could not be unmounted");
+            return;
+        }
         if self.temporary {
             // Attempts remove their own directories; this is little more than the lock.
             if let Err(error) = remove_tree(&self.path) {

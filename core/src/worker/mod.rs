@@ -22,6 +22,7 @@ mod held;
 mod inputs;
 mod lease;
 mod leftovers;
+mod mounts;
 mod options;
 mod outbox;
 mod output;

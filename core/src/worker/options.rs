@@ -29,6 +29,10 @@ pub struct Options {
     pub work_dir: Option<PathBuf>,
     /// How much a job's ZIP may hold. A job whose ZIP holds more ends with an input error.
     pub input_limits: Limits,
+    /// How many MiB of unpacked inputs it keeps, so that jobs with the same ZIP need it fetched and unpacked once. 2,048 by default; 0
+    /// keeps none. Kept in [`Options::work_dir`], in a folder `inputs`. What running jobs use is counted and not removed; a ZIP for
+    /// which there is no room beside it is unpacked for each job.
+    pub input_cache_mb: u64,
     /// How long running jobs may go on once the worker drains. 30 s by default.
     pub drain_timeout: Duration,
     /// Whether it takes jobs at once, or only after [`super::WorkerHandle::resume`]. True by default.
@@ -48,6 +52,7 @@ impl Default for Options {
             labels: BTreeSet::new(),
             work_dir: None,
             input_limits: Limits::default(),
+            input_cache_mb: 2_048,
             drain_timeout: Duration::from_secs(30),
             auto_start: true,
             metadata: serde_json::Map::new(),

@@ -14,6 +14,7 @@ use super::attempt::{Attempt, Why};
 use super::backoff::Backoff;
 use super::handle::{Ended, Phase};
 use super::held::Held;
+use super::inputs::Inputs;
 use super::options::Options;
 use super::{lease, outbox, report, session};
 use crate::Error;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) random: Mutex<StdRng>,
     pub(super) options: Options,
     pub(super) id: WorkerId,
+    pub(super) inputs: Inputs,
     /// Where attempts have their directories.
     pub(super) attempts_dir: PathBuf,
     pub(super) held: Arc<Held>,
@@ -51,6 +53,11 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn id(&self) -> &WorkerId {
         &self.id
+    }
+
+    /// The executor that runs an attempt, if there is one.
+    pub(super) fn executor_for(&self, attempt: &Attempt) -> Option<&Arc<dyn Executor>> {
+        self.executors.iter().find(|executor| executor.capabilities().kind == attempt.kind())
     }
 
     pub(super) fn directory_of(&self, attempt: &Attempt) -> PathBuf {

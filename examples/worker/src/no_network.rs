@@ -29,6 +29,10 @@ impl<E: Executor> Executor for NoNetwork<E> {
         self.0.capabilities()
     }
 
+    fn user(&self, slot: usize) -> Option<u32> {
+        self.0.user(slot)
+    }
+
     async fn recover(&self) -> Result<(), Error> {
         self.0.recover().await
     }

@@ -79,6 +79,8 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     limits.path = path.or(limits.path, number(1..=3_072));
     let levels = s.setting("INPUT_MAX_LEVELS", "How many directories deep a path in a job's ZIP may be");
     limits.levels = levels.or(limits.levels, number(1..=1_024));
+    let cache = s.setting("INPUT_CACHE_MB", "How much of unpacked ZIPs it keeps for the next jobs, in MiB; 0: none");
+    worker.input_cache_mb = cache.or(worker.input_cache_mb, number(0..=1 << 30));
     for problem in worker.validate() {
         s.problem(problem.field.to_uppercase(), problem.message);
     }

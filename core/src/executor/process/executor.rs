@@ -92,6 +92,7 @@ impl ProcessExecutor {
         let claim = pool.of_slot(context.slot).map_err(|e| failed(format!("claiming a job user: {e}")))?;
         if claim.fresh {
             self.sweep(Some(claim.user)).await;
+            pool.swept(context.slot);
         }
         pool.check_way(&context.dir).map_err(|dir| {
             failed(format!(
@@ -125,10 +126,15 @@ impl Executor for ProcessExecutor {
         &self.capabilities
     }
 
+    fn user(&self, slot: usize) -> Option<u32> {
+        // What keeps it from being claimed is told when the job is run.
+        Some(self.users.as_ref()?.of_slot(slot).ok()?.user)
+    }
+
     async fn recover(&self) -> Result<(), Error> {
-        // A launcher sweeps up after dead ones before it says hello.
+        // A launcher sweeps up after dead ones before it says hello, and has its own view of what is mounted from then on.
         if let Some(launcher) = &self.launcher {
-            launcher.ensure().map_err(|e| Error::io("starting the launcher of jobs", e))?;
+            launcher.renew().map_err(|e| Error::io("starting the launcher of jobs", e))?;
         }
         Ok(())
     }

@@ -77,9 +77,9 @@ impl Launched {
         }
     }
 
-    /// Makes sure that the launcher runs, and so has swept up after a dead one.
-    pub(super) fn ensure(&self) -> io::Result<()> {
-        self.0.ensure()
+    /// Makes sure that the launcher runs, has swept up after a dead one, and sees what is mounted now.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        self.0.renew()
     }
 
     /// Ends the launcher.

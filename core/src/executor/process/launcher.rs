@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, IoSlice, Seek, Write};
+use std::io::{self, IoSlice, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -139,12 +139,18 @@ impl Launcher {
         Ok(running)
     }
 
-    /// Makes sure that a launcher runs, so that what a dead one left behind has been swept up.
-    pub(super) fn ensure(&self) -> io::Result<()> {
+    /// Makes sure that a launcher runs, so that what a dead one left behind has been swept up. One that has had nothing to do
+    /// yet is replaced: shared mounts that were made since it started would not reach it.
+    pub(super) fn renew(&self) -> io::Result<()> {
         let mut state = self.state();
-        if state.idle.is_none() && !state.live.as_ref().is_some_and(|live| live.line.is_up()) {
-            state.idle = Some(Process::start(&self.setup)?.0);
+        if state.live.as_ref().is_some_and(|live| live.line.is_up()) {
+            return Ok(());
         }
+        if let Some(Process { mut child, socket }) = state.idle.take() {
+            drop(socket);
+            child.wait()?;
+        }
+        state.idle = Some(Process::start(&self.setup)?.0);
         Ok(())
     }
 
@@ -187,26 +193,7 @@ impl Process {
     fn start(setup: &Setup) -> io::Result<(Self, Hello)> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let program = program()?;
-        let start = || {
-            Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-                .arg0("cmdexec-launcher")
-                .env_clear()
-                .current_dir("/")
-                .stdin(theirs.try_clone()?)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-        };
-        let mut child = start();
-        // A fork elsewhere in this process may have copied the descriptor that the program was written through.
-        for _ in 0..50 {
-            if !matches!(&child, Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-            child = start();
-        }
-        let mut child = child?;
+        let mut child = spawn(&program, |command| command.stdin(theirs.try_clone()?).spawn())?;
         drop(theirs);
         match greet(&ours, setup) {
             Ok(hello) => Ok((Self { child, socket: ours }, hello)),
@@ -217,6 +204,47 @@ impl Process {
             }
         }
     }
+}
+
+/// Starts the program, with nothing of this process but what is added to the command.
+fn spawn(program: &File, add: impl Fn(&mut Command) -> io::Result<Child>) -> io::Result<Child> {
+    let start = || {
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command.arg0("cmdexec-launcher").env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
+        add(&mut command)
+    };
+    let mut child = start();
+    // A fork elsewhere in this process may have copied the descriptor that the program was written through.
+    for _ in 0..50 {
+        if !matches!(&child, Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        child = start();
+    }
+    child
+}
+
+/// A user namespace in which `user` of this machine is its root, which files that belong to root can be shown through as that
+/// user's. Nobody is in it.
+pub(crate) fn user_namespace(user: u32) -> io::Result<File> {
+    // A process with threads can't make one for itself; the launcher's program can, and does nothing else when asked so.
+    let add =
+        |command: &mut Command| command.arg("user-namespace").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = spawn(&program()?, add)?;
+    let made = (|| {
+        let mut byte = [0];
+        child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.read_exact(&mut byte)?;
+        let of_child = |name: &str| format!("/proc/{}/{name}", child.id());
+        let map = format!("0 {user} 1");
+        std::fs::write(of_child("uid_map"), &map)?;
+        std::fs::write(of_child("gid_map"), &map)?;
+        File::open(of_child("ns/user"))
+    })();
+    // The end of its standard input ends it.
+    drop(child.stdin.take());
+    child.wait()?;
+    made
 }
 
 /// The program as a file that exists only in memory, open for reading only: the kernel runs no file that is open

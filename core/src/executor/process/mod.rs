@@ -39,6 +39,8 @@ mod user;
 
 #[cfg(unix)]
 pub use executor::ProcessExecutor;
+#[cfg(launcher)]
+pub(crate) use launcher::user_namespace;
 pub use options::{Containment, Options, Users};
 #[cfg(not(unix))]
 pub use unsupported::ProcessExecutor;

@@ -37,7 +37,7 @@ impl Launched {
         match *self {}
     }
 
-    pub(super) fn ensure(&self) -> io::Result<()> {
+    pub(super) fn renew(&self) -> io::Result<()> {
         match *self {}
     }
 

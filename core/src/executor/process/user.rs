@@ -24,7 +24,7 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    slots: HashMap<usize, u32>,
+    slots: HashMap<usize, Claim>,
     /// Held as long as the pool lives, so that no other worker takes these users.
     claimed: Vec<Flock<File>>,
     /// Directories known to let anyone through to what is below them.
@@ -35,7 +35,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) user: u32,
-    /// The slot has just got it: somebody else's processes may still run as it.
+    /// Somebody else's processes may still run as it: the slot has got it, and nobody has looked ([`Pool::swept`]).
     pub(super) fresh: bool,
 }
 
@@ -47,21 +47,30 @@ impl Pool {
     /// The user that a slot has, claimed at its first use.
     pub(super) fn of_slot(&self, slot: usize) -> io::Result<Claim> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(user) = state.slots.get(&slot) {
-            return Ok(Claim { user: *user, fresh: false });
+        if let Some(claim) = state.slots.get(&slot) {
+            return Ok(*claim);
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.locks)?;
-        let taken: HashSet<u32> = state.slots.values().copied().collect();
+        let taken: HashSet<u32> = state.slots.values().map(|claim| claim.user).collect();
         for user in self.range.clone().filter(|user| !taken.contains(user)) {
             let path = self.locks.join(format!("user-{user}.lock"));
             let file = File::options().create(true).truncate(false).write(true).open(path)?;
             // Another worker of this machine has it.
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
             state.claimed.push(lock);
-            state.slots.insert(slot, user);
-            return Ok(Claim { user, fresh: true });
+            let claim = Claim { user, fresh: true };
+            state.slots.insert(slot, claim);
+            return Ok(claim);
         }
         Err(io::Error::other(format!("every job user of {}..{} is taken", self.range.start, self.range.end)))
+    }
+
+    /// Nobody else's processes run as a slot's user any more.
+    pub(super) fn swept(&self, slot: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(claim) = state.slots.get_mut(&slot) {
+            claim.fresh = false;
+        }
     }
 
     /// Whether a job user gets through to `dir`; else the directory that is in the way.
@@ -83,7 +92,8 @@ impl Pool {
     }
 }
 
-/// Makes a directory private to a user, with everything in it. Symbolic links are changed, not followed.
+/// Makes a directory private to a user, with everything in it. Symbolic links are changed, not followed. If the directory is the
+/// user's already, so is everything in it: only the worker could have given it.
 pub(super) async fn give(dir: &Path, user: u32) -> io::Result<()> {
     if give_top(dir, user)? {
         return Ok(());
@@ -97,10 +107,14 @@ fn open(dir: &Path) -> io::Result<Dir> {
     Ok(Dir::open(dir, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Gives the directory itself; true if it is empty, which most are, and which is not worth another thread.
+/// Gives the directory itself; true if that is all: if it is empty, which most are, and which is not worth another thread.
 fn give_top(dir: &Path, user: u32) -> io::Result<bool> {
     let mut dir = open(dir)?;
     nix::sys::stat::fchmod(dir.as_fd(), Mode::S_IRWXU)?;
+    let owner = nix::sys::stat::fstat(dir.as_fd())?;
+    if owner.st_uid == user && owner.st_gid == user {
+        return Ok(true);
+    }
     fchown(dir.as_fd(), Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?;
     Ok(dir.iter().all(|entry| entry.is_ok_and(|e| is_dots(e.file_name()))))
 }
@@ -145,6 +159,8 @@ mod tests {
         let (one, other) = (pool(100..103), pool(100..103));
         let first = one.of_slot(0).unwrap();
         assert_eq!(first, Claim { user: 100, fresh: true });
+        assert_eq!(one.of_slot(0).unwrap(), first);
+        one.swept(0);
         assert_eq!(one.of_slot(0).unwrap(), Claim { user: 100, fresh: false });
         assert_eq!(one.of_slot(7).unwrap().user, 101);
         assert_eq!(other.of_slot(0).unwrap().user, 102);
