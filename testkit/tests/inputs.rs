@@ -176,6 +176,8 @@ async fn no_job_sees_what_another_did_to_its_files() {
     let kind = world.output("stat -f -c %T .", world.put(&project()).await).await;
     if may_mount() {
         assert_eq!(kind, "overlayfs\n");
+        let look = "ls ../../inputs ../*.layer 2> /dev/null || echo refused";
+        assert_eq!(world.output(look, world.put(&project()).await).await, "refused\n");
     } else {
         skipped("no_job_sees_what_another_did_to_its_files", "overlay mounts need root and Linux 5.19");
     }
