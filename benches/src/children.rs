@@ -31,6 +31,12 @@ pub(crate) async fn server(database: &Path) -> Result<(Process, String)> {
     Ok((process, line))
 }
 
+/// The same, keeping so many MiB of each job's output.
+pub(crate) async fn server_with_cap(database: &Path, mib: u64) -> Result<(Process, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    start(command.arg("serve").arg(database).arg("--output-cap").arg(mib.to_string())).await
+}
+
 /// Starts a worker, and gives it once it has registered.
 pub(crate) async fn worker(url: &str, slots: usize) -> Result<Process> {
     let (process, _) =

@@ -10,12 +10,14 @@ use clap::{Parser, Subcommand};
 
 mod children;
 mod embedded;
+mod followers;
 mod idle;
 mod latency;
 mod load;
 mod machine;
 mod million;
 mod noop;
+mod output;
 mod process;
 mod rest;
 mod serve;
@@ -97,11 +99,29 @@ enum Bench {
         #[arg(long, default_value_t = 1_000)]
         jobs: usize,
     },
+    /// One job's output to the store, and short jobs beside those that never stop writing.
+    Output {
+        /// How many MiB.
+        #[arg(long, default_value_t = 1_024)]
+        mib: u64,
+    },
+    /// Many who follow one job.
+    Followers {
+        /// How many.
+        #[arg(long, default_value_t = 300)]
+        followers: usize,
+        /// For how long, in seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
     /// The server process that the other benches start.
     #[command(hide = true)]
     Serve {
         /// The database.
         database: PathBuf,
+        /// How many MiB of a job's output are kept.
+        #[arg(long, default_value_t = 16)]
+        output_cap: u64,
     },
     /// The worker process that the other benches start.
     #[command(hide = true)]
@@ -131,6 +151,8 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
             latency::bench(&dir, 1_000).await?;
             idle::bench(&dir, 1_000, 20).await?;
             load::bench(&dir, 100, 1_000).await?;
+            output::bench(&dir, 1_024).await?;
+            followers::bench(&dir, 300, 20).await?;
             million::bench(&dir, 1_000_000).await
         }
         Bench::Machine => machine::bench(&dir).await,
@@ -142,7 +164,9 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Million { queued } => million::bench(&dir, queued).await,
         Bench::Idle { workers, seconds } => idle::bench(&dir, workers, seconds).await,
         Bench::Load { workers, jobs } => load::bench(&dir, workers, jobs).await,
-        Bench::Serve { database } => serve::server(&database).await,
+        Bench::Output { mib } => output::bench(&dir, mib).await,
+        Bench::Followers { followers, seconds } => followers::bench(&dir, followers, seconds).await,
+        Bench::Serve { database, output_cap } => serve::server(&database, output_cap).await,
         Bench::Work { url, slots } => serve::worker(&url, slots).await,
     }
 }

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -41,7 +42,28 @@ impl Connection {
         self.send(Method::GET, path, Bytes::new()).await
     }
 
+    /// Gets a path and hands on its body as it comes.
+    pub(crate) async fn stream(&mut self, path: &str, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let response = self.answer(Method::GET, path, Bytes::new()).await?;
+        ensure!(response.status().is_success(), "{}", response.status());
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            if let Some(bytes) = frame?.data_ref() {
+                take(bytes);
+            }
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let response = self.answer(method, path, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+
+    async fn answer(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
         self.sender.ready().await?;
         let request = Request::builder()
             .method(method)
@@ -50,10 +72,6 @@ impl Connection {
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
             .body(Full::new(body))?;
-        let response = self.sender.send_request(request).await.context("no answer")?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(body)
+        self.sender.send_request(request).await.context("no answer")
     }
 }

@@ -40,9 +40,10 @@ pub(crate) fn worker_client(url: &str) -> Result<Client> {
 }
 
 /// Serves a database until it is killed; prints its URL when it listens.
-pub(crate) async fn server(database: &Path) -> Result<()> {
+pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
     let store = SqliteStore::open(database).await?;
-    let coordinator = Arc::new(Coordinator::builder(store).build().await?);
+    let coordinator = Coordinator::builder(store).with_options(|options| options.output_cap = output_cap << 20);
+    let coordinator = Arc::new(coordinator.build().await?);
     let mut options = Options::default();
     options.max_jobs = 0;
     options.max_heartbeats = 0;

@@ -218,8 +218,11 @@ async fn what_the_client_asks() {
     assert!(client.list(&query).await.is_err());
     assert!(client.cancel(ids[0]).await.is_err());
     assert!(client.output(ids[0], OutputQuery::default()).await.is_err());
-    let from = Some(Cursor { attempt: 1, next: 2 });
-    assert!(client.output(ids[0], OutputQuery { from, follow: true, stream: Some(Stream::Stderr) }).await.is_err());
+    let from = Some(Cursor { attempt: 1, next: 2, bytes: 3 });
+    let query = OutputQuery { from, follow: true, stream: Some(Stream::Stderr), ..OutputQuery::default() };
+    assert!(client.output(ids[0], query).await.is_err());
+    let query = OutputQuery { since: Some(Timestamp::from_millis(0)), tail: Some(9), ..OutputQuery::default() };
+    assert!(client.output(ids[0], query).await.is_err());
     assert!(client.watch(WatchQuery::All).await.is_err());
     assert!(client.watch(WatchQuery::Job(ids[0])).await.is_err());
     assert!(client.stats().await.is_err());

@@ -8,7 +8,7 @@ use rand::rngs::{StdRng, SysRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Coordinator, Shared, dispatch, heartbeat, hub, leases, output, sweep, tally};
+use super::{Coordinator, Shared, dispatch, follow, heartbeat, hub, leases, output, sweep, tally};
 use crate::Error;
 use crate::files::Files;
 use crate::id::JobIds;
@@ -26,7 +26,7 @@ pub struct Options {
     /// After how long without a heartbeat a worker is shown as offline. 60 s by default, at least 500 ms.
     pub heartbeat_timeout: Duration,
     /// How much of a job's output is kept, in bytes: half of it from the beginning and half from the end.
-    /// 16 MiB by default, at least 64 KiB.
+    /// 16 MiB by default, at least 256 KiB. What is remembered of a job's output in memory does not grow with it.
     pub output_cap: u64,
     /// How long finished jobs are kept. 30 days by default.
     pub retention: Duration,
@@ -57,7 +57,7 @@ impl Options {
         [
             (self.lease >= least, "lease", "must be at least 500 ms"),
             (self.heartbeat_timeout >= least, "heartbeat_timeout", "must be at least 500 ms"),
-            (self.output_cap >= 64 << 10, "output_cap", "must be at least 64 KiB"),
+            (self.output_cap >= 256 << 10, "output_cap", "must be at least 256 KiB"),
             (!self.poll_interval.is_zero(), "poll_interval", "must be more than 0"),
             (self.max_leases > 0, "max_leases", "must be at least 1"),
         ]
@@ -175,6 +175,7 @@ impl Builder {
             presence: heartbeat::Presences::default(),
             outputs: output::Outputs::new(self.options.output_cap),
             hub: hub::Hub::default(),
+            followed: follow::Followed::default(),
             tally: tally::Tally::default(),
             dispatch: handle,
             wake_sweep: tokio::sync::Notify::new(),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::Shared;
 use super::apply::Refused;
 use crate::Error;
@@ -24,8 +26,10 @@ impl Shared {
         let mut answers: Vec<Result<(), Error>> = Vec::with_capacity(attempts.len());
         let mut events = Vec::with_capacity(attempts.len());
         let mut places = Vec::with_capacity(attempts.len());
-        for (attempt, job) in attempts.into_iter().zip(jobs) {
-            match self.judge(worker, attempt, job).await {
+        // Side by side, so that what output they bring shares a commit.
+        let judging = attempts.into_iter().zip(jobs).map(|(attempt, job)| self.judge(worker, attempt, job));
+        for judged in join_all(judging).await {
+            match judged {
                 Ok(event) => {
                     places.push(answers.len());
                     answers.push(Ok(()));
@@ -76,16 +80,16 @@ impl Shared {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        let mut answers = Vec::with_capacity(batches.len());
         let ids: Vec<_> = batches.iter().map(|batch| batch.job).collect();
         let jobs = self.jobs(&ids).await?;
-        for (batch, job) in batches.into_iter().zip(jobs) {
-            match self.append(worker, batch, job).await {
-                Err(Error::Unavailable { retry_after }) => return Err(Error::Unavailable { retry_after }),
-                answer => answers.push(answer),
-            }
-        }
-        Ok(answers)
+        // Side by side, so that they share a commit; those of one attempt keep their order.
+        let appending = batches.into_iter().zip(jobs).map(|(batch, job)| self.append(worker, batch, job));
+        let answers = join_all(appending).await.into_iter();
+        let is_away = |answer| match answer {
+            Err(Error::Unavailable { retry_after }) => Err(Error::Unavailable { retry_after }),
+            answer => Ok(answer),
+        };
+        answers.map(is_away).collect()
     }
 
     async fn append(&self, worker: &WorkerId, batch: OutputBatch, job: Option<Arc<Job>>) -> Result<OutputAck, Error> {

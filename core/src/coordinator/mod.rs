@@ -27,6 +27,7 @@ mod finish;
 mod follow;
 mod heartbeat;
 mod hub;
+mod kept;
 mod leases;
 mod output;
 mod register;
@@ -65,6 +66,7 @@ struct Shared {
     presence: heartbeat::Presences,
     outputs: output::Outputs,
     hub: hub::Hub,
+    followed: follow::Followed,
     tally: tally::Tally,
     dispatch: dispatch::Handle,
     /// Wakes the sweep before its time.
@@ -122,6 +124,7 @@ impl Coordinator {
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         let orderly = async {
             while tasks.join_next().await.is_some() {}
+            self.shared.followed.ended().await;
             self.shared.store.close().await;
         };
         tokio::select! {

@@ -140,8 +140,11 @@ impl JobService for UserJobs {
     }
 
     async fn output(&self, id: JobId, query: OutputQuery) -> Result<OutputStream, Error> {
+        if query.tail.is_some_and(|lines| lines > OutputQuery::MAX_TAIL) {
+            return Err(Error::invalid("tail", format!("must be at most {}", OutputQuery::MAX_TAIL)));
+        }
         let job = self.job(id).await?;
-        Ok(follow::output(Arc::clone(&self.shared), &job, query))
+        follow::output(Arc::clone(&self.shared), &job, query).await
     }
 
     async fn watch(&self, query: WatchQuery) -> Result<UpdateStream, Error> {

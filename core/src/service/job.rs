@@ -56,8 +56,9 @@ pub trait JobService: fmt::Debug + Send + Sync + 'static {
     /// The output of a job's current (or last) attempt as it was written, from a cursor on.
     ///
     /// The stream ends with [`OutputEvent::End`]; following, once the job has ended and everything was given; otherwise at
-    /// the end of what is there. It holds no more than one piece in memory: a slow reader holds up nobody.
-    /// Where an error ends the stream, the last cursor resumes it.
+    /// the end of what is there. Whoever follows the same job shares one read of what is new; a slow reader holds up
+    /// nobody, and nothing is kept for it but its place. Where an error ends the stream, the last cursor resumes it.
+    /// Where bytes were lost to the cap there is an [`OutputEvent::Gap`], never nothing.
     async fn output(&self, id: JobId, query: OutputQuery) -> Result<OutputStream, Error>;
 
     /// Changes of jobs from now on. What is asked about is looked up first, so that a change between two calls is not missed:
@@ -262,18 +263,20 @@ pub struct JobPage {
     pub total: usize,
 }
 
-/// A place in a job's output: before the piece `next` of an attempt.
+/// A place in a job's output: before the piece `next` of an attempt. As text, `attempt.next.bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Cursor {
     /// Which attempt.
     pub attempt: u32,
     /// The `seq` of the next piece.
     pub next: u64,
+    /// How many bytes the attempt wrote before it, on both streams. What is lost behind a cursor is counted by this.
+    pub bytes: u64,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.attempt, self.next)
+        write!(f, "{}.{}.{}", self.attempt, self.next, self.bytes)
     }
 }
 
@@ -286,10 +289,11 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, ParseCursorError> {
-        let (attempt, next) = text.split_once('.').ok_or(ParseCursorError)?;
+        let (attempt, rest) = text.split_once('.').ok_or(ParseCursorError)?;
+        let (next, bytes) = rest.split_once('.').ok_or(ParseCursorError)?;
         let attempt = attempt.parse().map_err(|_| ParseCursorError)?;
-        let next = next.parse().map_err(|_| ParseCursorError)?;
-        Ok(Self { attempt, next })
+        let number = |text: &str| text.parse().map_err(|_| ParseCursorError);
+        Ok(Self { attempt, next: number(next)?, bytes: number(bytes)? })
     }
 }
 
@@ -299,10 +303,20 @@ pub struct OutputQuery {
     /// From where on; from the beginning by default. A cursor of an attempt that is past gives a
     /// [`OutputEvent::Reset`] first.
     pub from: Option<Cursor>,
+    /// Without a cursor: only what came to be kept at this time or later, by the store's clock.
+    pub since: Option<Timestamp>,
+    /// Without a cursor: only the last so many lines of what is there, at most [`OutputQuery::MAX_TAIL`] of them. The
+    /// streams are counted together, as they are given; what follows the last line's end is a line too.
+    pub tail: Option<usize>,
     /// Wait for more until the job has ended.
     pub follow: bool,
     /// Only this stream.
     pub stream: Option<Stream>,
+}
+
+impl OutputQuery {
+    /// The most that [`OutputQuery::tail`] may be.
+    pub const MAX_TAIL: usize = 100_000;
 }
 
 /// What a stream of output gives.
@@ -317,6 +331,13 @@ pub enum OutputEvent {
         /// What was written.
         bytes: Bytes,
     },
+    /// Here bytes are missing that the job wrote: they were too much to be kept.
+    Gap {
+        /// Where to resume after this.
+        cursor: Cursor,
+        /// How many bytes, of both streams together.
+        bytes: u64,
+    },
     /// A new attempt has begun, or what was streamed is replaced: what was given so far is void.
     Reset {
         /// Where to resume after this.
@@ -327,6 +348,16 @@ pub enum OutputEvent {
         /// Where the job stands.
         status: Status,
     },
+}
+
+impl OutputEvent {
+    /// Where to resume after it, if anything can follow.
+    pub fn cursor(&self) -> Option<Cursor> {
+        match self {
+            Self::Chunk { cursor, .. } | Self::Gap { cursor, .. } | Self::Reset { cursor } => Some(*cursor),
+            Self::End { .. } => None,
+        }
+    }
 }
 
 /// A stream of a job's output.

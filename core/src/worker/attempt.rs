@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::held::Reservation;
-use super::output::Output;
+use super::output::{Output, Unsent};
 use super::runtime::Shared;
 use super::{inputs, report};
 use crate::executor::{Executor, Kind, OutputSource, RunContext, output_pipe};
@@ -57,7 +57,8 @@ pub(super) enum Why {
 }
 
 impl Attempt {
-    pub(super) fn new(lease: LeasedJob) -> Self {
+    /// `unsent`: what all attempts of the worker count their output in.
+    pub(super) fn new(lease: LeasedJob, unsent: Unsent) -> Self {
         Self {
             job: lease.job,
             token: lease.token,
@@ -68,7 +69,7 @@ impl Attempt {
             kill: CancellationToken::new(),
             why: AtomicU8::new(0),
             over: AtomicBool::new(false),
-            output: Output::default(),
+            output: Output::new(unsent),
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::ahead::Ahead;
 use super::attempt::{Attempt, Why};
+use super::output::Unsent;
 use super::room::{Place, Room};
 use crate::id::{JobId, LeaseToken};
 use crate::service::LeasedJob;
@@ -19,6 +20,8 @@ pub(super) struct Held {
     table: Mutex<Table>,
     /// Fires whenever something in the table has changed that somebody may wait for.
     changed: watch::Sender<()>,
+    /// How much of the attempts' output is not acknowledged.
+    unsent: Unsent,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Held {
         let ahead = Ahead::default();
         let table =
             Table { attempts: BTreeMap::new(), room, slots, ahead, asked_ahead: 0, waiting: 0, most, closed: false };
-        Self { table: Mutex::new(table), changed: watch::Sender::new(()) }
+        Self { table: Mutex::new(table), changed: watch::Sender::new(()), unsent: Unsent::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -143,7 +146,7 @@ impl Held {
         let place = if is_welcome && table.waiting == 0 { table.room.take(&lease.spec.resources) } else { None };
         let waits = is_welcome && place.is_none() && table.waiting < table.asked_ahead;
         table.waiting += usize::from(waits);
-        let attempt = Arc::new(Attempt::new(lease));
+        let attempt = Arc::new(Attempt::new(lease, self.unsent.clone()));
         table.attempts.insert(attempt.token, Arc::clone(&attempt));
         match place {
             Some(place) => {

@@ -1,4 +1,4 @@
-//! The way of output to the coordinator: of many attempts in one call, soon but not at once, repeated until it is
+//! The way of output to the coordinator: of many attempts in one call, each in its turn, soon, and repeated until it is
 //! acknowledged or nobody wants it.
 
 use std::collections::VecDeque;
@@ -6,22 +6,35 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use super::attempt::{Attempt, Why};
 use super::backoff::Backoff;
 use super::output::FLUSH_BYTES;
-use super::runtime::Shared;
+use super::runtime::{Shared, optional};
 use crate::Error;
 use crate::executor::OutputChunk;
 use crate::service::{OutputAck, OutputBatch, OutputPieces};
 use crate::store::Chunk;
+use crate::time::Sleep;
 
-/// Output is sent when an attempt has [`FLUSH_BYTES`] of it, or when the oldest of it has waited so long.
+/// Output is sent when an attempt has [`FLUSH_BYTES`] of it, or so long after the last call at the latest.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
+
+/// Output that comes after a silence is sent after so long: a command that ends at once sends all it wrote with its report.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// How much travels in one call; transports allow several times as much, also where bytes become base64.
 const CALL_BYTES: usize = 1024 * 1024;
+
+/// How much of a call one attempt gets before the others that have output get as much.
+const TURN_BYTES: usize = 128 * 1024;
+
+/// How many calls are under way at once, each with other attempts' output: one that must be repeated holds up nobody
+/// else, and what an attempt wrote arrives in its order.
+const CALLS: usize = 4;
 
 /// How long a call may take before it is given up and repeated.
 const CALL_TIME: Duration = Duration::from_secs(30);
@@ -71,27 +84,42 @@ impl Outbox {
         self.enough.notify_one();
     }
 
-    /// The next call: output of several attempts, as much as one call holds.
+    /// The next call: output of the attempts that have none under way, in turns, as much as one call holds.
     fn gather(&self) -> Vec<Sending> {
-        let mut sendings = Vec::new();
+        let mut waiting = self.lock();
+        let mut sendings: Vec<Sending> = Vec::new();
+        let mut busy = Vec::new();
         let mut bytes = 0;
         while bytes < CALL_BYTES {
-            let Some(attempt) = self.lock().pop_front() else { break };
-            let (chunks, left) = {
-                let mut buffer = attempt.output.lock();
-                let chunks = buffer.take(CALL_BYTES - bytes);
-                buffer.listed = buffer.waiting > 0;
-                (chunks, buffer.listed)
-            };
-            if left {
-                self.lock().push_front(Arc::clone(&attempt));
+            let Some(attempt) = waiting.pop_front() else { break };
+            let place = sendings.iter().position(|sending| Arc::ptr_eq(&sending.attempt, &attempt));
+            let mut buffer = attempt.output.lock();
+            if place.is_none() && buffer.is_under_way() {
+                drop(buffer);
+                busy.push(attempt);
+                continue;
             }
-            if !chunks.is_empty() {
-                let len = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-                bytes += len;
-                sendings.push(Sending { attempt, chunks, len });
+            let chunks = buffer.take(TURN_BYTES.min(CALL_BYTES - bytes));
+            buffer.listed = buffer.waiting > 0;
+            let is_left = buffer.listed;
+            drop(buffer);
+            if is_left {
+                waiting.push_back(Arc::clone(&attempt));
+            }
+            if chunks.is_empty() {
+                continue;
+            }
+            let len = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+            bytes += len;
+            match place.and_then(|place| sendings.get_mut(place)) {
+                Some(sending) => {
+                    sending.chunks.extend(chunks);
+                    sending.len += len;
+                }
+                None => sendings.push(Sending { attempt, chunks, len }),
             }
         }
+        busy.into_iter().rev().for_each(|attempt| waiting.push_front(attempt));
         sendings
     }
 }
@@ -106,19 +134,29 @@ struct Sending {
 
 /// Sends output until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
+    let mut calls = FuturesUnordered::new();
+    let mut due: Option<Sleep> = None;
+    let mut last: Option<Duration> = None;
     loop {
-        shared.output.some.notified().await;
         tokio::select! {
             biased;
+            Some(()) = calls.next() => {}
             () = shared.output.enough.notified() => {}
-            () = shared.clock.sleep(FLUSH_AFTER) => {}
+            () = optional(due.as_mut()) => {}
+            () = shared.output.some.notified(), if due.is_none() => {
+                let silent = last.map_or(FLUSH_AFTER, |last| shared.clock.uptime().saturating_sub(last));
+                due = Some(shared.clock.sleep(FLUSH_AFTER.saturating_sub(silent).max(LINGER)));
+                continue;
+            }
         }
-        loop {
+        due = None;
+        while calls.len() < CALLS {
             let sendings = shared.output.gather();
             if sendings.is_empty() {
                 break;
             }
-            send(&shared, sendings).await;
+            last = Some(shared.clock.uptime());
+            calls.push(send(&shared, sendings));
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -14,11 +15,20 @@ use crate::store::Chunk;
 /// How large a chunk is at most, and how much output does not wait for more.
 pub(super) const FLUSH_BYTES: usize = 64 * 1024;
 
-/// How much of an attempt's output may wait to be acknowledged. Beyond it the command's pipe is no longer read.
-const MOST_UNSENT: usize = 1024 * 1024;
+/// How much of an attempt's output may wait to be acknowledged: one call's and the next. Beyond it the command's pipe is no
+/// longer read.
+const MOST_UNSENT: usize = 2 * 1024 * 1024;
+
+/// How much of all attempts' output may wait to be acknowledged; beyond it each attempt may have [`LEAST_UNSENT`].
+const MOST_OF_ALL: usize = 24 * 1024 * 1024;
+const LEAST_UNSENT: usize = 256 * 1024;
 
 /// How much travels inside a report instead of ahead of it.
 const REST_BYTES: usize = 64 * 1024;
+
+/// How much of all attempts' output is not acknowledged yet. Clones are the same count.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unsent(Arc<AtomicUsize>);
 
 /// One attempt's output that is not acknowledged yet.
 #[derive(Debug, Default)]
@@ -47,6 +57,7 @@ pub(super) struct Buffer {
     unbounded: bool,
     /// Nobody wants it.
     discarded: bool,
+    all: Unsent,
 }
 
 impl Buffer {
@@ -60,6 +71,7 @@ impl Buffer {
         self.open_stream = Some(chunk.stream);
         self.open_len += chunk.bytes.len();
         self.waiting += chunk.bytes.len();
+        self.all.0.fetch_add(chunk.bytes.len(), Ordering::Relaxed);
         self.open.push(chunk.bytes);
     }
 
@@ -101,7 +113,21 @@ impl Buffer {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        !self.unbounded && !self.discarded && self.waiting + self.in_flight >= MOST_UNSENT
+        let unsent = self.waiting + self.in_flight;
+        let is_much = unsent >= LEAST_UNSENT && self.all.0.load(Ordering::Relaxed) >= MOST_OF_ALL;
+        !self.unbounded && !self.discarded && (unsent >= MOST_UNSENT || is_much)
+    }
+
+    /// Whether some of it is on its way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Counts what is on its way as arrived, as far as so many bytes.
+    fn arrived(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.in_flight);
+        self.in_flight -= bytes;
+        self.all.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What is left for the report, unless more than that is left or some of it is still on its way.
@@ -113,12 +139,16 @@ impl Buffer {
             return None;
         }
         let chunks = self.take(REST_BYTES);
-        self.in_flight = 0;
+        self.arrived(REST_BYTES);
         Some(if chunks.is_empty() { FinalOutput::None } else { FinalOutput::Rest(chunks) })
     }
 }
 
 impl Output {
+    pub(super) fn new(all: Unsent) -> Self {
+        Self { buffer: Mutex::new(Buffer { all, ..Buffer::default() }), progress: Notify::new() }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,8 +160,8 @@ impl Output {
         buffer.cut = VecDeque::new();
         buffer.open = Vec::new();
         buffer.open_stream = None;
-        buffer.waiting = 0;
-        buffer.in_flight = 0;
+        buffer.in_flight += mem::take(&mut buffer.waiting);
+        buffer.arrived(usize::MAX);
         drop(buffer);
         self.progress.notify_waiters();
     }
@@ -165,9 +195,7 @@ impl Output {
     }
 
     pub(super) fn acknowledged(&self, bytes: usize) {
-        let mut buffer = self.lock();
-        buffer.in_flight = buffer.in_flight.saturating_sub(bytes);
-        drop(buffer);
+        self.lock().arrived(bytes);
         self.progress.notify_waiters();
     }
 }

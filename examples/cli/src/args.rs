@@ -10,6 +10,8 @@ use clap_complete::Shell;
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::Status;
+use cmdexec_core::service::{Cursor, OutputQuery};
+use cmdexec_core::time::Timestamp;
 use cmdexec_program::settings::parse::Span;
 
 use crate::commands::token::TokenArgs;
@@ -85,7 +87,11 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  cmdexec list --status failed --since 1d\n  cmdexec list --all --json")]
     List(ListArgs),
     /// Print a job's output
-    #[command(after_help = "Examples:\n  cmdexec logs -f JOB\n  cmdexec logs --stream stderr JOB")]
+    #[command(after_help = "Examples:\n  \
+        cmdexec logs -f JOB\n  \
+        cmdexec logs --tail 20 -f JOB               the last 20 lines, and what follows\n  \
+        cmdexec logs --since 10m --stream stderr JOB\n\n\
+        Where output was too much to be kept, a line on standard error says how much is missing.")]
     Logs(LogsArgs),
     /// Cancel jobs
     #[command(after_help = "Examples:\n  cmdexec cancel JOB\n  cmdexec cancel --wait JOB JOB")]
@@ -182,6 +188,21 @@ pub(crate) struct LogsArgs {
     /// Only this stream, on standard output: stdout or stderr
     #[arg(long, value_parser = stream)]
     pub(crate) stream: Option<Stream>,
+    /// Only what came within this time, such as 10m; at this time or later, such as 2026-11-20T12:00:00Z; or after a
+    /// cursor of the HTTP API
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<Since>,
+    /// Only the last so many lines
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = tail)]
+    pub(crate) tail: Option<usize>,
+}
+
+/// From where on output is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    Ago(Duration),
+    Time(Timestamp),
+    Cursor(Cursor),
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +239,22 @@ fn status(text: &str) -> Result<Status, String> {
         let names: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
         format!("must be one of {}", names.join(", "))
     })
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(ago) = span(text) {
+        return Ok(Since::Ago(ago));
+    }
+    let cursor = || text.parse().ok().map(Since::Cursor);
+    let since = Timestamp::parse_rfc3339(text).map(Since::Time).or_else(cursor);
+    since.ok_or_else(|| {
+        "must be a length of time such as 10m, a time such as 2026-11-20T12:00:00Z, or a cursor".to_owned()
+    })
+}
+
+fn tail(text: &str) -> Result<usize, String> {
+    let most = OutputQuery::MAX_TAIL;
+    text.parse().ok().filter(|lines| *lines <= most).ok_or_else(|| format!("must be a number up to {most}"))
 }
 
 fn stream(text: &str) -> Result<Stream, String> {

@@ -40,6 +40,16 @@ impl Shown {
         }
     }
 
+    pub(crate) fn gap(self, bytes: u64) -> std::io::Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Json => json::print(&serde_json::json!({"event": "gap", "bytes": bytes})),
+            Self::Raw | Self::One => {
+                writeln!(std::io::stderr().lock(), "--- {bytes} bytes are missing here: they were too much to be kept")
+            }
+        }
+    }
+
     pub(crate) fn reset(self) -> std::io::Result<()> {
         match self {
             Self::Nothing => Ok(()),
@@ -85,17 +95,18 @@ enum Happened {
 pub(crate) async fn follow(
     jobs: &dyn JobService,
     id: JobId,
-    stream: Option<Stream>,
+    mut query: OutputQuery,
     shown: Shown,
     progress: &Progress,
     interrupt: &OnInterrupt,
 ) -> anyhow::Result<Followed> {
     let mut cursor: Option<Cursor> = None;
+    query.follow = true;
     let mut output = None;
     let mut updates = jobs.watch(WatchQuery::Job(id)).await.ok();
     let mut is_cancelled = false;
     loop {
-        let query = OutputQuery { from: cursor, follow: true, stream };
+        query.from = cursor.or(query.from);
         let happened = tokio::select! {
             event = next_output(jobs, id, query, &mut output) => Happened::Output(event),
             Some(update) = next_update(&mut updates) => Happened::Update(update),
@@ -106,6 +117,11 @@ pub(crate) async fn follow(
             Happened::Output(Ok(OutputEvent::Chunk { cursor: next, stream, bytes })) => {
                 progress.end();
                 shown.chunk(stream, &bytes)?;
+                cursor = Some(next);
+            }
+            Happened::Output(Ok(OutputEvent::Gap { cursor: next, bytes })) => {
+                progress.end();
+                shown.gap(bytes)?;
                 cursor = Some(next);
             }
             Happened::Output(Ok(OutputEvent::Reset { cursor: next })) => {

@@ -57,6 +57,7 @@ pub(crate) fn job(job: &JobView, with_output: bool) -> Value {
     put("exclusive", json!(spec.exclusive));
     put("runAt", json!(spec.run_at.map(|at| at.to_string())));
     put("truncated", json!(job.dropped > 0));
+    put("droppedBytes", json!((job.dropped > 0).then_some(job.dropped)));
     let attempts = job.attempts.iter().map(|attempt| {
         json!({
             "number": attempt.number,

@@ -23,7 +23,7 @@ pub(crate) async fn run(jobs: &dyn JobService, spec: JobSpec) -> anyhow::Result<
         match event? {
             OutputEvent::Chunk { stream: Stream::Stdout, bytes, .. } => write_now(std::io::stdout().lock(), &bytes)?,
             OutputEvent::Chunk { stream: Stream::Stderr, bytes, .. } => write_now(std::io::stderr().lock(), &bytes)?,
-            OutputEvent::Reset { .. } => {}
+            OutputEvent::Gap { .. } | OutputEvent::Reset { .. } => {}
             OutputEvent::End { .. } => break,
         }
     }

@@ -137,6 +137,9 @@ fn coordinator(s: &mut Settings) -> coordinator::Options {
     options.retention = Duration::from_millis(days * DAY_MS);
     let offline = s.setting("HEARTBEAT_TIMEOUT_MS", "After how long without a heartbeat a worker is shown as offline");
     options.heartbeat_timeout = Duration::from_millis(offline.or(60_000, number(500..=DAY_MS)));
+    let cap =
+        s.setting("OUTPUT_MAX_MB", "How many MiB of a job's output are kept, half of its beginning, half of its end");
+    options.output_cap = cap.or(16, number(1..=1 << 20)) << 20;
     let lease = s.setting("LEASE_MS", "After how long without a heartbeat a worker's jobs are tried elsewhere");
     options.lease = Duration::from_millis(lease.or(60_000, number(500..=DAY_MS)));
     options

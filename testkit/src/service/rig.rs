@@ -259,7 +259,7 @@ pub(crate) fn err(seq: u64, text: &str) -> Chunk {
 pub(crate) fn text(events: &[OutputEvent]) -> String {
     let bytes = events.iter().filter_map(|event| match event {
         OutputEvent::Chunk { bytes, .. } => Some(&bytes[..]),
-        OutputEvent::Reset { .. } | OutputEvent::End { .. } => None,
+        OutputEvent::Gap { .. } | OutputEvent::Reset { .. } | OutputEvent::End { .. } => None,
     });
     String::from_utf8(bytes.collect::<Vec<_>>().concat()).unwrap()
 }

@@ -99,6 +99,12 @@ pub(super) async fn output(http: Arc<Http>, id: JobId, query: OutputQuery) -> Re
         if let Some(stream) = query.stream {
             call = call.query("stream", stream.as_str());
         }
+        if let Some(since) = query.since {
+            call = call.query("since", since);
+        }
+        if let Some(tail) = query.tail {
+            call = call.query("tail", tail);
+        }
         match from.and_then(|from| HeaderValue::try_from(from.to_string()).ok()) {
             Some(from) => call.header(HeaderName::from_static("last-event-id"), from),
             None => call,
@@ -121,9 +127,7 @@ pub(super) async fn output(http: Arc<Http>, id: JobId, query: OutputQuery) -> Re
                 Err(error) => break Err(error),
             }
         };
-        if let Ok(OutputEvent::Chunk { cursor: next, .. } | OutputEvent::Reset { cursor: next }) = &event {
-            cursor = Some(*next);
-        }
+        cursor = event.as_ref().ok().and_then(OutputEvent::cursor).or(cursor);
         let over = matches!(event, Ok(OutputEvent::End { .. }) | Err(_));
         Some((event, (stream, cursor, over)))
     })))
@@ -131,7 +135,7 @@ pub(super) async fn output(http: Arc<Http>, id: JobId, query: OutputQuery) -> Re
 
 /// The event that stands for a piece of output; `None` if it is not known here.
 fn output_event(event: &Event) -> Option<Result<OutputEvent, Error>> {
-    if !matches!(event.name.as_str(), "output" | "reset" | "end") {
+    if !matches!(event.name.as_str(), "output" | "gap" | "reset" | "end") {
         return None;
     }
     let read = || {
@@ -140,8 +144,10 @@ fn output_event(event: &Event) -> Option<Result<OutputEvent, Error>> {
             return data.status.map(|status| OutputEvent::End { status });
         }
         let cursor: Cursor = event.id.as_ref()?.parse().ok()?;
-        if event.name == "reset" {
-            return Some(OutputEvent::Reset { cursor });
+        match event.name.as_str() {
+            "reset" => return Some(OutputEvent::Reset { cursor }),
+            "gap" => return Some(OutputEvent::Gap { cursor, bytes: data.bytes? }),
+            _ => {}
         }
         let bytes = match (data.data, data.data_base64) {
             (Some(text), None) => text.into(),

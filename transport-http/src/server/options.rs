@@ -35,6 +35,9 @@ pub struct Options {
     pub body_idle_timeout: Duration,
     /// How long a client may take for a request's body in all. 300 s by default.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of what it is sent until its connection is cut. 30 s by default. Who follows a
+    /// stream of events resumes at the last one it got.
+    pub write_timeout: Duration,
     /// How many bytes of bodies larger than 1 MiB are in memory at once; others wait. 256 MiB by default, and at least 64 MiB.
     pub max_body_memory: usize,
     /// How many connections there may be at once; others wait to be accepted. 10,000 by default.
@@ -62,6 +65,7 @@ impl Default for Options {
             head_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(5),
+            write_timeout: Duration::from_secs(30),
             max_body_memory: 256 * 1024 * 1024,
             max_connections: 10_000,
             max_worker_calls: 32,
@@ -86,6 +90,7 @@ impl Options {
             ("head_timeout", self.head_timeout),
             ("body_idle_timeout", self.body_idle_timeout),
             ("body_timeout", self.body_timeout),
+            ("write_timeout", self.write_timeout),
             ("keep_alive", self.keep_alive),
         ] {
             check(!duration.is_zero(), name, "must be more than 0".to_owned());

@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -33,6 +34,7 @@ struct Connections {
     http: auto::Builder<Tracked>,
     tasks: TaskTracker,
     head_timeout: Duration,
+    write_timeout: Duration,
     closing: CancellationToken,
     /// Fires when the time for requests in flight is over.
     cut: CancellationToken,
@@ -52,6 +54,7 @@ impl Server {
             http: http(options.head_timeout, &tasks),
             tasks: tasks.clone(),
             head_timeout: options.head_timeout,
+            write_timeout: options.write_timeout,
             closing: self.app.closing.clone(),
             cut: CancellationToken::new(),
         });
@@ -88,6 +91,8 @@ fn http(head_timeout: Duration, tasks: &TaskTracker) -> auto::Builder<Tracked> {
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
+        // A slow reader's part of an answer waits where it came from, not here.
+        .max_send_buf_size(64 * 1024)
         .max_header_list_size(32 * 1024)
         // A peer that is gone is found by its silence: HTTP/2 has no head to wait for between requests.
         .keep_alive_interval(head_timeout)
@@ -142,7 +147,10 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
             router.clone().call(request)
         }
     });
-    let connection = connections.http.serve_connection(TokioIo::new(stream), service);
+    let mut stream = TimeoutStream::new(stream);
+    // Otherwise a reader that stops reading would keep its connection, and what is buffered for it, for ever.
+    stream.set_write_timeout(Some(connections.write_timeout));
+    let connection = connections.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

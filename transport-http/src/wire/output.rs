@@ -103,6 +103,9 @@ pub(crate) struct Event {
     /// `output`: what was written, where it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) data_base64: Option<String>,
+    /// `gap`: how many bytes are missing here, of both streams together, because they were too much to be kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
     /// `end`: where the job stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "server", schema(value_type = Option<super::job::StatusName>))]

@@ -2,6 +2,8 @@
 #![allow(clippy::allow_attributes, dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+pub mod running;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -90,11 +90,7 @@ pub(super) async fn conduct(
         drop(job);
         over
     };
-    let ((over, cause), (), ()) = tokio::join!(
-        control,
-        pump(stdout, Stream::Stdout, &context.output, &dead),
-        pump(stderr, Stream::Stderr, &context.output, &dead),
-    );
+    let ((over, cause), ()) = tokio::join!(control, pump([stdout, stderr], &context.output, &dead));
     decide(over, cause)
 }
 
@@ -114,40 +110,89 @@ async fn attend(job: &mut impl Control, context: &RunContext, grace: Duration) -
     (job.ended().await, Some(cause))
 }
 
-/// Carries a stream from its pipe to the sink, as fast as the sink takes it.
-async fn pump(pipe: pipe::Receiver, stream: Stream, sink: &OutputSink, dead: &CancellationToken) {
+/// Carries both streams from their pipes to the sink, as fast as the sink takes them.
+///
+/// Pipes keep no order between them. What is read from one is handed on before the other is read, in the order in which
+/// they became readable; where both are, they take turns. So two writes keep their order across streams if the first was read
+/// before the second was made, which is soon while the sink takes what it is given.
+async fn pump(pipes: [pipe::Receiver; 2], sink: &OutputSink, dead: &CancellationToken) {
+    let [stdout, stderr] = pipes.map(|pipe| Source { pipe, is_open: true, left: DRAIN_BYTES });
+    let (mut next, mut other) = ((Stream::Stdout, stdout), (Stream::Stderr, stderr));
     let mut buffer = BytesMut::new();
-    let mut left = DRAIN_BYTES;
-    while left > 0 {
+    while next.1.is_open || other.1.is_open {
         let ready = tokio::select! {
             biased;
-            ready = pipe.readable() => ready,
-            () = dead.cancelled() => match timeout(DRAIN_SILENCE, pipe.readable()).await {
+            ready = readable(&mut next.1, &mut other.1) => Some(ready),
+            () = dead.cancelled() => None,
+        };
+        let ready = match ready {
+            Some(ready) => ready,
+            None => match timeout(DRAIN_SILENCE, readable(&mut next.1, &mut other.1)).await {
                 Ok(ready) => ready,
                 Err(_) => return,
             },
         };
-        if ready.is_err() {
-            return;
+        // Whose turn it is after this one: the other's.
+        if ready == Turn::Next {
+            std::mem::swap(&mut next, &mut other);
         }
+        let (stream, source) = &mut other;
+        if let Some(bytes) = source.read(&mut buffer, dead.is_cancelled()) {
+            sink.write(*stream, bytes).await;
+        }
+    }
+}
+
+/// Which of two is readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Next,
+    Other,
+}
+
+/// Waits until one of two sources has something, or an end; the first one if both have. Cancellation safe.
+async fn readable(next: &mut Source, other: &mut Source) -> Turn {
+    tokio::select! {
+        biased;
+        () = next.readable(), if next.is_open => Turn::Next,
+        () = other.readable(), if other.is_open => Turn::Other,
+    }
+}
+
+/// One stream's pipe.
+struct Source {
+    pipe: pipe::Receiver,
+    is_open: bool,
+    /// How much is read of it once everything is dead.
+    left: usize,
+}
+
+impl Source {
+    async fn readable(&mut self) {
+        self.is_open = self.pipe.readable().await.is_ok();
+    }
+
+    /// What there is, if there is something.
+    fn read(&mut self, buffer: &mut BytesMut, is_dead: bool) -> Option<Bytes> {
         buffer.reserve(READ);
-        match pipe.try_read_buf(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => {
-                if dead.is_cancelled() {
-                    left = left.saturating_sub(count);
+        match self.pipe.try_read_buf(buffer) {
+            Ok(count) if count > 0 => {
+                if is_dead {
+                    self.left = self.left.saturating_sub(count);
+                    self.is_open = self.left > 0;
                 }
-                let chunk = if count < COPY_BELOW {
-                    let chunk = Bytes::copy_from_slice(&buffer);
+                if count < COPY_BELOW {
+                    let bytes = Bytes::copy_from_slice(buffer);
                     buffer.clear();
-                    chunk
-                } else {
-                    buffer.split().freeze()
-                };
-                sink.write(stream, chunk).await;
+                    return Some(bytes);
+                }
+                Some(buffer.split().freeze())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Ok(_) | Err(_) => {
+                self.is_open = false;
+                None
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use cmdexec_core::job::Status;
-use cmdexec_core::service::{JobService, JobView, Submission, SubmittedJob};
+use cmdexec_core::service::{JobService, JobView, OutputQuery, Submission, SubmittedJob};
 use cmdexec_program::signals;
 use serde_json::json;
 
@@ -34,7 +34,7 @@ pub(crate) async fn run(jobs: &dyn JobService, args: &RunArgs, json: bool) -> an
     let progress = Progress::start(args.quiet);
     let job = send(jobs, args).await?;
     let shown = if json { Shown::Nothing } else { Shown::Raw };
-    match follow(jobs, job.id, None, shown, &progress, &interrupt).await? {
+    match follow(jobs, job.id, OutputQuery::default(), shown, &progress, &interrupt).await? {
         Followed::Ended(job) => {
             if json {
                 as_json::print(&as_json::job(&job, true))?;

@@ -7,10 +7,21 @@ use cmdexec_core::id::LeaseToken;
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{FinalOutput, OutputBatch, OutputEvent, OutputPieces, OutputQuery};
 use cmdexec_core::store::Chunk;
+use cmdexec_core::time::Clock;
 
 use crate::service::rig::{Rig, err, eventually, next, out, report, text};
 
-const FOLLOW: OutputQuery = OutputQuery { from: None, follow: true, stream: None };
+const FOLLOW: OutputQuery = OutputQuery { from: None, since: None, tail: None, follow: true, stream: None };
+
+/// How many bytes events give or say to be missing.
+fn told(events: &[OutputEvent]) -> u64 {
+    let of = |event: &OutputEvent| match event {
+        OutputEvent::Chunk { bytes, .. } => bytes.len() as u64,
+        OutputEvent::Gap { bytes, .. } => *bytes,
+        OutputEvent::Reset { .. } | OutputEvent::End { .. } => 0,
+    };
+    events.iter().map(of).sum()
+}
 
 pub async fn output_is_given_in_its_order_with_its_streams(rig: Rig) {
     let worker = rig.worker("w").await;
@@ -204,7 +215,166 @@ pub async fn output_is_kept_within_the_cap_head_and_tail(rig: Rig) {
     assert_eq!(kept[kept.len() - 1], u8::try_from(383 % 251).unwrap(), "the tail is kept");
     let view = rig.view(id).await;
     assert_eq!(view.dropped, (24 * MIB - kept.len()) as u64);
+    // The place of the loss is told, where the head ends, with all of it.
+    let events = rig.output(id).await;
+    let head = events.iter().take_while(|event| matches!(event, OutputEvent::Chunk { .. })).count();
+    assert!((head + 1) * 64 * 1024 >= 8 * MIB, "the head has {head} pieces");
+    assert!(matches!(&events[head], OutputEvent::Gap { bytes, .. } if *bytes == view.dropped), "{:?}", events[head]);
+    assert_eq!(events.iter().filter(|event| matches!(event, OutputEvent::Gap { .. })).count(), 1);
+    // From any place on, what is given and what is said to be missing come to what was written.
+    for event in events.iter().step_by(50).chain([&events[head]]) {
+        let Some(from) = event.cursor() else { continue };
+        let rest = rig.output_with(id, OutputQuery { from: Some(from), ..OutputQuery::default() }).await;
+        assert_eq!(from.bytes + told(&rest), 24 * MIB as u64);
+    }
     assert_eq!(view.stdout.len(), 64 * 1024, "a view has the last 64 KiB of a stream");
+}
+
+/// A reader that was given what is then trimmed is told how much it missed, and no more.
+pub async fn a_reader_that_is_overtaken_by_the_cap_is_told_what_it_missed(rig: Rig) {
+    const MIB: u64 = 1024 * 1024;
+    let worker = rig.worker("w").await;
+    let id = rig.submit().await;
+    let leased = worker.take().await;
+    let piece = |seq: u64| Chunk { seq, stream: Stream::Stdout, bytes: vec![b'x'; 64 * 1024].into() };
+    // 12 MiB, all kept, of which it takes 11.
+    for batch in 0..12 {
+        worker.write(&leased, (0..16).map(|i| piece(batch * 16 + i)).collect()).await.unwrap();
+    }
+    let mut stream = rig.ada().output(id, FOLLOW).await.unwrap();
+    let mut given = 0;
+    let mut last = None;
+    while given < 11 * MIB {
+        let event = next(&mut stream).await;
+        given += told(std::slice::from_ref(&event));
+        last = event.cursor();
+    }
+    drop(stream);
+    // 20 more, of which the last 8 are kept.
+    for batch in 12..32 {
+        worker.write(&leased, (0..16).map(|i| piece(batch * 16 + i)).collect()).await.unwrap();
+    }
+    worker.exit(&leased, 0).await;
+    let rest = rig.output_with(id, OutputQuery { from: last, ..OutputQuery::default() }).await;
+    let OutputEvent::Gap { bytes, .. } = rest[0] else { panic!("{:?}", rest[0]) };
+    let kept: u64 = told(&rest) - bytes;
+    assert!((7 * MIB..=8 * MIB).contains(&kept), "{kept} bytes are kept");
+    assert_eq!(given + bytes + kept, 32 * MIB);
+}
+
+pub async fn every_follower_gets_every_byte(rig: Rig) {
+    let worker = rig.worker("w").await;
+    let id = rig.submit().await;
+    let mut readers = Vec::new();
+    let mut late = Vec::new();
+    for n in 0..20 {
+        let stream = (n % 3 == 2).then_some(Stream::Stderr);
+        let mut output = rig.ada().output(id, OutputQuery { stream, ..FOLLOW }).await.unwrap();
+        readers.push(tokio::spawn(async move {
+            let mut text = Vec::new();
+            loop {
+                match next(&mut output).await {
+                    OutputEvent::Chunk { bytes, .. } => text.extend_from_slice(&bytes),
+                    OutputEvent::End { .. } => return (stream, text),
+                    event => panic!("{event:?}"),
+                }
+            }
+        }));
+        late.push(rig.ada().output(id, FOLLOW).await.unwrap());
+    }
+    let leased = worker.take().await;
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    // 6 MiB, several times what is held for followers.
+    for seq in 0..192_u64 {
+        let stream = if seq % 4 == 3 { Stream::Stderr } else { Stream::Stdout };
+        let bytes = vec![u8::try_from(seq % 251).unwrap(); 32 * 1024];
+        all.extend_from_slice(&bytes);
+        if stream == Stream::Stderr {
+            errors.extend_from_slice(&bytes);
+        }
+        worker.write(&leased, vec![Chunk { seq, stream, bytes: bytes.into() }]).await.unwrap();
+        if seq == 20 {
+            // One that begins to read in between, and one that has not begun but fell behind.
+            assert!(matches!(next(&mut late[0]).await, OutputEvent::Chunk { .. }));
+        }
+    }
+    worker.exit(&leased, 0).await;
+    for reader in readers {
+        let (stream, text) = reader.await.unwrap();
+        assert!(text == if stream.is_some() { &errors[..] } else { &all[..] });
+    }
+    for (n, mut output) in late.into_iter().enumerate() {
+        let mut given = if n == 0 { 32 * 1024 } else { 0 };
+        loop {
+            match next(&mut output).await {
+                OutputEvent::Chunk { bytes, .. } => given += bytes.len(),
+                OutputEvent::End { .. } => break,
+                event => panic!("{event:?}"),
+            }
+        }
+        assert_eq!(given, all.len());
+    }
+}
+
+pub async fn the_last_lines_are_given(rig: Rig) {
+    let worker = rig.worker("w").await;
+    let id = rig.submit().await;
+    let leased = worker.take().await;
+    worker.write(&leased, vec![out(0, "one\ntwo\nthr"), err(1, "oops\n"), out(2, "ee\nfo")]).await.unwrap();
+    let tail = async |tail, stream| {
+        let query = OutputQuery { tail: Some(tail), stream, ..OutputQuery::default() };
+        text(&rig.output_with(id, query).await)
+    };
+    assert_eq!(tail(0, None).await, "");
+    assert_eq!(tail(1, None).await, "fo");
+    assert_eq!(tail(2, None).await, "ee\nfo");
+    assert_eq!(tail(3, None).await, "throops\nee\nfo");
+    assert_eq!(tail(2, Some(Stream::Stdout)).await, "three\nfo");
+    assert_eq!(tail(1, Some(Stream::Stderr)).await, "oops\n");
+    assert_eq!(tail(99, None).await, "one\ntwo\nthroops\nee\nfo");
+    // What follows is given too.
+    let mut stream = rig.ada().output(id, OutputQuery { tail: Some(1), ..FOLLOW }).await.unwrap();
+    assert_eq!(text(&[next(&mut stream).await]), "fo");
+    worker.write(&leased, vec![out(3, "ur\n")]).await.unwrap();
+    assert_eq!(text(&[next(&mut stream).await]), "ur\n");
+    worker.exit(&leased, 0).await;
+    assert_eq!(tail(1, Some(Stream::Stdout)).await, "four\n");
+}
+
+pub async fn the_last_lines_of_much_are_found(rig: Rig) {
+    let worker = rig.worker("w").await;
+    let id = rig.submit().await;
+    let leased = worker.take().await;
+    for batch in 0..4_u64 {
+        let pieces = (0..100).map(|n| out(batch * 100 + n, &format!("{}\n", batch * 100 + n)));
+        worker.write(&leased, pieces.collect()).await.unwrap();
+    }
+    worker.exit(&leased, 0).await;
+    for lines in [1, 15, 16, 17, 200, 399, 400, 401] {
+        let query = OutputQuery { tail: Some(lines), ..OutputQuery::default() };
+        let given = text(&rig.output_with(id, query).await);
+        assert_eq!(given.lines().count(), lines.min(400));
+        assert!(given.ends_with("399\n"));
+    }
+    let too_many = OutputQuery { tail: Some(OutputQuery::MAX_TAIL + 1), ..OutputQuery::default() };
+    assert!(matches!(rig.ada().output(id, too_many).await.map(drop), Err(Error::Invalid(_))));
+}
+
+pub async fn output_is_given_from_a_time_on(rig: Rig) {
+    let worker = rig.worker("w").await;
+    let id = rig.submit().await;
+    let leased = worker.take().await;
+    worker.write(&leased, vec![out(0, "early\n")]).await.unwrap();
+    rig.clock.advance(std::time::Duration::from_secs(10));
+    let time = rig.clock.now();
+    let since = OutputQuery { since: Some(time), ..OutputQuery::default() };
+    assert_eq!(text(&rig.output_with(id, since).await), "");
+    let mut stream = rig.ada().output(id, OutputQuery { follow: true, ..since }).await.unwrap();
+    worker.write(&leased, vec![out(1, "late\n"), out(2, "later\n")]).await.unwrap();
+    assert_eq!(text(&[next(&mut stream).await]), "late\n");
+    assert_eq!(text(&rig.output_with(id, since).await), "late\nlater\n");
+    assert_eq!(text(&rig.output_with(id, OutputQuery { tail: Some(1), ..since }).await), "later\n");
+    assert_eq!(text(&rig.output_with(id, OutputQuery { tail: Some(9), ..since }).await), "late\nlater\n");
 }
 
 pub async fn a_job_that_ends_without_running_ends_its_followers(rig: Rig) {
