@@ -125,8 +125,8 @@ impl Store for SqliteStore {
     async fn append_output(&self, appends: Vec<Append>) -> Result<(), store::Error> {
         appends.iter().try_for_each(Append::check)?;
         let weight = weight(appends.iter().flat_map(|append| &append.chunks).map(|chunk| chunk.bytes.len()));
-        let write = self.writer.call(weight, move |group| appends.iter().try_for_each(|append| group.append(append)));
-        Ok(write.await?)
+        let write = move |group: &mut Group<'_>| appends.iter().try_for_each(|append| group.append(append));
+        Ok(self.writer.call_in_turn(weight, write).await?)
     }
 
     async fn read_output(

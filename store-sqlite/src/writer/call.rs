@@ -5,6 +5,17 @@ use tokio::sync::oneshot;
 use super::group::Group;
 use crate::error::Error;
 
+/// How long a call may wait for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Somebody waits for it.
+    Now,
+    /// It is long output: others go first, and only a part of it at a time.
+    InTurn,
+    /// Nobody minds if it waits a little for others to be committed with.
+    AtLeisure,
+}
+
 /// A call that waits in the mailbox.
 pub(super) trait Call: Send {
     /// Writes within the group's transaction, and keeps the answer until it may be given. May be repeated if the
@@ -17,15 +28,15 @@ pub(super) trait Call: Send {
     /// How many rows it is about: see [`weight`].
     fn weight(&self) -> usize;
 
-    /// Whether nobody minds if it waits a little for others to be committed with.
-    fn can_wait(&self) -> bool;
+    /// How long it may wait for others.
+    fn urgency(&self) -> Urgency;
 }
 
 /// The [`Call`] that a closure makes.
 pub(super) struct Write<F, T> {
     pub(super) write: F,
     pub(super) weight: usize,
-    pub(super) can_wait: bool,
+    pub(super) urgency: Urgency,
     /// Decided before it may be given: nobody hears of what is not committed.
     pub(super) decided: Option<T>,
     pub(super) sender: oneshot::Sender<Result<T, Error>>,
@@ -55,8 +66,8 @@ where
         self.weight
     }
 
-    fn can_wait(&self) -> bool {
-        self.can_wait
+    fn urgency(&self) -> Urgency {
+        self.urgency
     }
 }
 

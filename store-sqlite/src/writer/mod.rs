@@ -32,7 +32,7 @@ pub(crate) use connection::Settings;
 pub(crate) use group::Group;
 pub(crate) use jobs::{Changed, NewJob, rank};
 
-use call::{Call, Write};
+use call::{Call, Urgency, Write};
 use connection::Writer;
 
 /// How many calls wait at most; further callers wait for room, which slows them down to what the disk takes.
@@ -40,6 +40,12 @@ const MAILBOX: usize = 1024;
 
 /// How many rows' worth of work go into one transaction, so that nobody waits long behind a crowd.
 pub(crate) const GROUP_WEIGHT: usize = 4096;
+
+/// How many rows' worth of long output go into one transaction: a MiB. Nothing else is ever behind more of it than that.
+const OUTPUT_WEIGHT: usize = 256;
+
+/// Output of up to so many rows' worth, as comes with a result, is not long.
+const SHORT: usize = 16;
 
 /// How long renewals of sessions wait for others when nothing else is to be written. Nobody waits for a heartbeat's answer,
 /// and a thousand idle workers then share a few commits a second.
@@ -64,7 +70,16 @@ impl Handle {
         T: Send + 'static,
         F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     {
-        self.send(weight, false, write).await
+        self.send(weight, Urgency::Now, write).await
+    }
+
+    /// As [`Handle::call`], for output: where it is long, whatever else waits goes first.
+    pub(crate) async fn call_in_turn<T, F>(&self, weight: usize, write: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.send(weight, if weight > SHORT { Urgency::InTurn } else { Urgency::Now }, write).await
     }
 
     /// As [`Handle::call`], for what nobody waits for: it may be kept a little for others to come.
@@ -73,16 +88,16 @@ impl Handle {
         T: Send + 'static,
         F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     {
-        self.send(weight, true, write).await
+        self.send(weight, Urgency::AtLeisure, write).await
     }
 
-    async fn send<T, F>(&self, weight: usize, can_wait: bool, write: F) -> Result<T, Error>
+    async fn send<T, F>(&self, weight: usize, urgency: Urgency, write: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (sender, answer) = oneshot::channel();
-        let call = Box::new(Write { write, weight, can_wait, decided: None, sender });
+        let call = Box::new(Write { write, weight, urgency, decided: None, sender });
         self.mailbox.send(Message::Call(call)).await.map_err(|_| Error::closed())?;
         answer.await.map_err(|_| Error::closed())?
     }
@@ -144,7 +159,7 @@ async fn run(mut writer: Writer, mut mailbox: mpsc::Receiver<Message>, readers: 
         {
             take(message, &mut waiting, &mut mailbox);
         }
-        if waiting.iter().all(|call| call.can_wait()) {
+        if waiting.iter().all(|call| call.urgency() == Urgency::AtLeisure) {
             linger(&mut waiting, &mut mailbox).await;
         }
         writer.commit(next_group(&mut waiting));
@@ -165,7 +180,10 @@ fn take(message: Message, waiting: &mut VecDeque<Box<dyn Call>>, mailbox: &mut m
 async fn linger(waiting: &mut VecDeque<Box<dyn Call>>, mailbox: &mut mpsc::Receiver<Message>) {
     let over = tokio::time::sleep(LINGER);
     tokio::pin!(over);
-    while waiting.len() < MAILBOX && !mailbox.is_closed() && waiting.back().is_some_and(|call| call.can_wait()) {
+    while waiting.len() < MAILBOX
+        && !mailbox.is_closed()
+        && waiting.back().is_some_and(|call| call.urgency() == Urgency::AtLeisure)
+    {
         tokio::select! {
             biased;
             message = mailbox.recv() => match message {
@@ -177,13 +195,26 @@ async fn linger(waiting: &mut VecDeque<Box<dyn Call>>, mailbox: &mut mpsc::Recei
     }
 }
 
-/// What goes into one transaction: as many as weigh no more than a group, and at least one.
+/// What goes into one transaction: as many as weigh no more than a group, and at least one. Of long output there is only a part
+/// in it, so that a job that never stops writing holds up nothing else. Callers wait for their answers, so that none minds
+/// who goes first.
 fn next_group(waiting: &mut VecDeque<Box<dyn Call>>) -> Vec<Box<dyn Call>> {
     let mut group = Vec::with_capacity(waiting.len());
-    let mut weight = 0;
+    let (mut weight, mut output) = (0, 0);
+    let mut left = VecDeque::new();
     while let Some(call) = waiting.pop_front_if(|call| weight == 0 || weight + call.weight() <= GROUP_WEIGHT) {
+        if call.urgency() == Urgency::InTurn {
+            if output > 0 && output + call.weight() > OUTPUT_WEIGHT {
+                left.push_back(call);
+                continue;
+            }
+            output += call.weight();
+        }
         weight += call.weight();
         group.push(call);
     }
+    // What was passed over is the first of the next group.
+    left.append(waiting);
+    *waiting = left;
     group
 }
