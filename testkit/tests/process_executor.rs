@@ -79,6 +79,8 @@ mod process_group {
         output_is_bytes
         output_keeps_its_streams_apart
         output_arrives_while_the_command_runs
+        streams_keep_their_order_where_writes_are_apart
+        the_last_words_arrive
         output_flows_during_the_grace
         a_slow_reader_slows_the_writer
         a_reader_that_leaves_does_not_stop_the_job

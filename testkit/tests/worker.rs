@@ -199,6 +199,118 @@ async fn much_output_arrives_whole_and_before_the_result_whatever_the_network_do
 }
 
 #[tokio::test]
+async fn a_line_after_a_silence_goes_at_once_and_more_of_them_share_calls() {
+    let world = World::new().await;
+    let more = Arc::new(Notify::new());
+    let asked = Arc::clone(&more);
+    let _worker = world
+        .worker(move |context: RunContext| {
+            let asked = Arc::clone(&asked);
+            async move {
+                loop {
+                    say(&context, "part").await;
+                    asked.notified().await;
+                }
+            }
+        })
+        .await;
+    let id = world.submit("x").await;
+    settle().await;
+    let seen = async || world.view(id).await.stdout.len() / 4;
+    assert_eq!(seen().await, 0);
+    world.pass(Duration::from_millis(5)).await;
+    assert_eq!(seen().await, 1);
+    // A hundredth of a second later there is more, which waits until a tenth has passed since that call.
+    world.pass(Duration::from_millis(10)).await;
+    more.notify_one();
+    settle().await;
+    world.pass(Duration::from_millis(89)).await;
+    assert_eq!(seen().await, 1);
+    world.pass(Duration::from_millis(1)).await;
+    assert_eq!(seen().await, 2);
+    world.pass(Duration::from_secs(1)).await;
+    more.notify_one();
+    settle().await;
+    world.pass(Duration::from_millis(5)).await;
+    assert_eq!((seen().await, world.service.calls(WorkerCall::AppendOutput)), (3, 3));
+}
+
+#[tokio::test]
+async fn a_job_that_writes_much_holds_up_no_other() {
+    let world = World::new().await;
+    let _worker = world
+        .worker(async |context: RunContext| {
+            if line(&context) == "yes" {
+                for _ in 0..64 {
+                    say(&context, vec![b'y'; 65_536]).await;
+                }
+            } else {
+                say(&context, "hello").await;
+            }
+            context.stop.cancelled().await;
+            Outcome::Stopped
+        })
+        .await;
+    // The call with the first output does not return.
+    let gate = Gate::closed();
+    world.service.inject(WorkerCall::AppendOutput, Fault::HoldBefore(gate.clone()));
+    let yes = world.submit("yes").await;
+    gate.reached().await;
+    let quiet = world.submit("quiet").await;
+    for _ in 0..40 {
+        world.pass(Duration::from_millis(5)).await;
+    }
+    assert_eq!(&*world.view(quiet).await.stdout, b"hello");
+    assert_eq!(world.view(yes).await.stdout.len(), 0);
+    // Each gets its turn within a call, too: what was held arrives whole and in order.
+    gate.open();
+    for _ in 0..200 {
+        world.pass(Duration::from_millis(5)).await;
+    }
+    let events: Vec<_> =
+        futures_util::StreamExt::collect(world.jobs.output(yes, OutputQuery::default()).await.unwrap()).await;
+    let bytes = events.into_iter().map(|event| match event.unwrap() {
+        OutputEvent::Chunk { bytes, .. } => bytes.len(),
+        _ => 0,
+    });
+    assert_eq!(bytes.sum::<usize>(), 64 * 65_536);
+}
+
+/// Who is told of the end and then reads has everything.
+#[tokio::test]
+async fn the_last_bytes_are_there_when_the_end_is() {
+    for outcome in
+        [Outcome::TimedOut, Outcome::OutOfMemory, Outcome::Signaled { signal: 9 }, Outcome::Exited { code: 1 }]
+    {
+        let world = World::new().await;
+        let _worker = world
+            .worker(move |context: RunContext| {
+                let outcome = outcome.clone();
+                async move {
+                    say(&context, vec![b'x'; 300_000]).await;
+                    say(&context, "last words").await;
+                    outcome
+                }
+            })
+            .await;
+        let id = world.submit("x").await;
+        let mut updates = world.jobs.watch(cmdexec_core::service::WatchQuery::Job(id)).await.unwrap();
+        loop {
+            let next = futures_util::StreamExt::next(&mut updates);
+            let update = tokio::select! {
+                biased;
+                update = next => update.unwrap().unwrap(),
+                () = world.pass(Duration::from_millis(50)) => continue,
+            };
+            if update.status.is_finished() {
+                break;
+            }
+        }
+        assert!(world.view(id).await.stdout.ends_with(b"last words"));
+    }
+}
+
+#[tokio::test]
 async fn a_writer_is_slowed_down_while_nobody_takes_its_output() {
     let world = World::new().await;
     let written = Arc::new(AtomicUsize::new(0));

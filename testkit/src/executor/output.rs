@@ -38,6 +38,33 @@ pub async fn output_arrives_while_the_command_runs(subject: &Subject) {
     assert_eq!(trial.end().await.succeeded(), "early\nlate\n");
 }
 
+/// Writes that are apart in time keep their order across the streams.
+pub async fn streams_keep_their_order_where_writes_are_apart(subject: &Subject) {
+    let line = "i=0; while [ $i -lt 10 ]; do echo $i; sleep 0.02; echo e$i >&2; sleep 0.02; i=$((i+1)); done";
+    let expected: String = (0..10).map(|i| format!("{i}\ne{i}\n")).collect();
+    let (context, mut source) = subject.context(JobSpec::shell(line), 4);
+    let reading = async {
+        let mut text = Vec::new();
+        while let Some(chunk) = source.next().await {
+            text.extend_from_slice(&chunk.bytes);
+        }
+        text
+    };
+    let (outcome, text) = tokio::join!(subject.executor.run(context), reading);
+    assert_eq!(outcome, Outcome::Exited { code: 0 });
+    assert_eq!(String::from_utf8_lossy(&text), expected);
+}
+
+/// What was written last before a job dies arrives, whatever it dies of.
+pub async fn the_last_words_arrive(subject: &Subject) {
+    let killed = subject.sh("printf 'last words'; kill -9 $$").await;
+    assert_eq!((killed.outcome.exit_code(), killed.text().as_str()), (Some(137), "last words"));
+    let mut spec = JobSpec::shell("trap '' TERM; printf 'last words'; while :; do sleep 0.05; done");
+    spec.timeout = Duration::from_millis(300);
+    let late = subject.run(spec).await;
+    assert_eq!((&late.outcome, late.text().as_str()), (&Outcome::TimedOut, "last words"));
+}
+
 /// What a job writes between the polite signal and the kill arrives too.
 pub async fn output_flows_during_the_grace(subject: &Subject) {
     let line = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done";
