@@ -6,8 +6,8 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 
 use super::attempt::{Attempt, Why};
@@ -32,8 +32,9 @@ const CALL_BYTES: usize = 1024 * 1024;
 /// How much of a call one attempt gets before the others that have output get as much.
 const TURN_BYTES: usize = 128 * 1024;
 
-/// How many calls are under way at once, each with other attempts' output: one that must be repeated holds up nobody
-/// else, and what an attempt wrote arrives in its order.
+/// How many calls are under way at once, each with other attempts' output: one that takes long or must be repeated holds up
+/// nobody else, and what an attempt wrote arrives in its order. Only one of them has output of attempts that write much, which
+/// would otherwise take all there is of everything.
 const CALLS: usize = 4;
 
 /// How long a call may take before it is given up and repeated.
@@ -84,8 +85,9 @@ impl Outbox {
         self.enough.notify_one();
     }
 
-    /// The next call: output of the attempts that have none under way, in turns, as much as one call holds.
-    fn gather(&self) -> Vec<Sending> {
+    /// The next call: output of the attempts that have none under way, in turns, as much as one call holds; of those that
+    /// write much only if it may be long.
+    fn gather(&self, may_be_long: bool) -> Vec<Sending> {
         let mut waiting = self.lock();
         let mut sendings: Vec<Sending> = Vec::new();
         let mut busy = Vec::new();
@@ -94,7 +96,8 @@ impl Outbox {
             let Some(attempt) = waiting.pop_front() else { break };
             let place = sendings.iter().position(|sending| Arc::ptr_eq(&sending.attempt, &attempt));
             let mut buffer = attempt.output.lock();
-            if place.is_none() && buffer.is_under_way() {
+            let is_long = buffer.waiting > FLUSH_BYTES;
+            if place.is_none() && (buffer.is_under_way() || is_long && !may_be_long) {
                 drop(buffer);
                 busy.push(attempt);
                 continue;
@@ -132,15 +135,21 @@ struct Sending {
     len: usize,
 }
 
+/// A call has returned.
+struct Sent {
+    was_long: bool,
+}
+
 /// Sends output until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut calls = FuturesUnordered::new();
     let mut due: Option<Sleep> = None;
     let mut last: Option<Duration> = None;
+    let mut is_one_long = false;
     loop {
         tokio::select! {
             biased;
-            Some(()) = calls.next() => {}
+            Some(Sent { was_long }) = calls.next() => is_one_long &= !was_long,
             () = shared.output.enough.notified() => {}
             () = optional(due.as_mut()) => {}
             () = shared.output.some.notified(), if due.is_none() => {
@@ -151,12 +160,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         due = None;
         while calls.len() < CALLS {
-            let sendings = shared.output.gather();
+            let sendings = shared.output.gather(!is_one_long);
             if sendings.is_empty() {
                 break;
             }
             last = Some(shared.clock.uptime());
-            calls.push(send(&shared, sendings));
+            let is_long = sendings.iter().any(|sending| sending.len > FLUSH_BYTES);
+            is_one_long |= is_long;
+            calls.push(send(&shared, sendings).map(move |()| Sent { was_long: is_long }));
         }
     }
 }

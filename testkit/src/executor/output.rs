@@ -41,7 +41,7 @@ pub async fn output_arrives_while_the_command_runs(subject: &Subject) {
 /// Writes that are apart in time keep their order across the streams.
 pub async fn streams_keep_their_order_where_writes_are_apart(subject: &Subject) {
     let line = "i=0; while [ $i -lt 10 ]; do echo $i; sleep 0.02; echo e$i >&2; sleep 0.02; i=$((i+1)); done";
-    let expected: String = (0..10).map(|i| format!("{i}\ne{i}\n")).collect();
+    let expected: Vec<String> = (0..10).flat_map(|i| [format!("{i}\n"), format!("e{i}\n")]).collect();
     let (context, mut source) = subject.context(JobSpec::shell(line), 4);
     let reading = async {
         let mut text = Vec::new();
@@ -52,7 +52,7 @@ pub async fn streams_keep_their_order_where_writes_are_apart(subject: &Subject) 
     };
     let (outcome, text) = tokio::join!(subject.executor.run(context), reading);
     assert_eq!(outcome, Outcome::Exited { code: 0 });
-    assert_eq!(String::from_utf8_lossy(&text), expected);
+    assert_eq!(String::from_utf8_lossy(&text), expected.concat());
 }
 
 /// What was written last before a job dies arrives, whatever it dies of.
