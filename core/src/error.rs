@@ -35,6 +35,21 @@ pub enum Error {
     /// The attempt is over or was never this worker's: stop it, and don't report on it again.
     #[error("the lease is lost: the job is no longer this worker's")]
     LeaseLost,
+    /// A job that has not ended brings the file, so that it can't be removed.
+    #[error("a job that has not ended brings this file")]
+    FileInUse,
+    /// The file has more bytes than one may have.
+    #[error("a file may have at most {most} bytes")]
+    FileTooLarge {
+        /// The most that it may have.
+        most: u64,
+    },
+    /// Its owner's files would have more bytes than they may together.
+    #[error("the owner's files may have at most {quota} bytes together")]
+    QuotaExceeded {
+        /// The most that they may have.
+        quota: u64,
+    },
     /// The idempotency key was used for something else.
     #[error("the idempotency key was used for another submission")]
     IdempotencyConflict,
@@ -77,6 +92,9 @@ impl Error {
             Self::Forbidden(_) => "forbidden",
             Self::JobFinished => "job_finished",
             Self::LeaseLost => "lease_lost",
+            Self::FileInUse => "file_in_use",
+            Self::FileTooLarge { .. } => "file_too_large",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::RateLimited { .. } => "rate_limited",
             Self::Unavailable { .. } => "unavailable",

@@ -1,17 +1,60 @@
-//! The files that jobs bring: ZIPs by the digest of their bytes.
+//! The files that jobs bring and leave: ZIPs by the digest of their bytes.
 
 use std::fmt;
+use std::ops::Range;
+use std::pin::Pin;
 use std::str::FromStr;
 
+use bytes::Bytes;
+use futures_util::Stream;
+pub use object_store::GetRange;
 use serde::{Deserialize, Serialize};
 
-mod store;
+use crate::time::Timestamp;
 
-pub use store::{Error, Files};
+mod place;
 
-/// A file's identity: the SHA-256 of its bytes, so that the same bytes are stored once.
+pub use place::{Error, Files};
+pub(crate) use place::{Object, Received};
+
+/// A file's identity: the SHA-256 of its bytes, so that the same bytes are kept once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId([u8; 32]);
+
+/// A stream of a file's bytes.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, crate::Error>> + Send>>;
+
+/// A file that somebody may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Which file.
+    pub id: FileId,
+    /// What its owner called it.
+    pub name: Option<String>,
+    /// How many bytes it has.
+    pub size: u64,
+    /// When it was uploaded; for the same bytes again, last.
+    pub created: Timestamp,
+    /// Until when it can be used by new jobs; it is kept longer if a job needs it then. `None`: for as long as the job is kept
+    /// that left it.
+    pub expires: Option<Timestamp>,
+}
+
+/// A file on its way to a reader.
+pub struct Download {
+    /// What is kept.
+    pub file: StoredFile,
+    /// Which of its bytes come.
+    pub range: Range<u64>,
+    /// The bytes.
+    pub bytes: ByteStream,
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("file", &self.file).field("range", &self.range).finish_non_exhaustive()
+    }
+}
 
 impl FileId {
     /// The id that this digest is.

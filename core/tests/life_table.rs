@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cmdexec_core::id::{JobId, LeaseToken, Owner, WorkerId};
 use cmdexec_core::job::{
-    Applied, Attempt, Class, Event, Job, JobSpec, Lease, Life, Outcome, Reason, Rejected, Report, State, Timer, Wait,
-    transition,
+    Applied, Attempt, Class, Details, Event, Job, JobSpec, Lease, Life, Outcome, Reason, Rejected, Report, State,
+    Timer, Wait, transition,
 };
 use cmdexec_core::time::Timestamp;
 
@@ -41,8 +41,12 @@ fn job(state: &str, spec: JobSpec) -> Job {
         other => panic!("no state {other:?}"),
     };
     let claimed = if matches!(state, State::Running { .. } | State::Cancelling { .. }) { 2 } else { 1 };
-    let past =
-        Attempt { lease: self::lease(1, PAST), ended: NOW, outcome: Outcome::Exited { code: 7 }, duration: None };
+    let past = Attempt {
+        lease: self::lease(1, PAST),
+        ended: NOW,
+        outcome: Outcome::Exited { code: 7 },
+        details: Details::default(),
+    };
     Job {
         id: JobId::from_bytes([7; 16]),
         owner: Owner::local(),
@@ -62,7 +66,7 @@ fn row(name: &str) -> (JobSpec, Event) {
     spec.retries = if is_left { 2 } else { 1 };
     spec.max_attempts = if is_left { 2 } else { 1 };
     let report = |worker: &str, token: Option<LeaseToken>, outcome| {
-        Event::Report(Report { worker: self::worker(worker), token, outcome, duration: None })
+        Event::Report(Report { worker: self::worker(worker), token, outcome, details: Details::default() })
     };
     let now = |outcome| report("current", Some(CURRENT), outcome);
     let message = || "it broke".to_owned();

@@ -17,11 +17,11 @@ use cmdexec_core::Error;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::ProcessExecutor;
 use cmdexec_core::executor::process::{self, Users};
-use cmdexec_core::files::{FileId, Files};
+use cmdexec_core::files::{ByteStream, Download, FileId, Files, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::job::{JobSpec, Reason, Status};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, JobServiceExt, JobView, LeaseRequest, LeasedJob,
+    FinishedAttempt, Heartbeat, HeartbeatReply, JobServiceExt, JobView, LeaseRequest, LeasedJob,
     OutputAck, OutputBatch, Registered, Registration, WorkerService,
 };
 use cmdexec_core::store::MemoryStore;
@@ -60,7 +60,7 @@ impl World {
     }
 
     async fn put(&self, zip: &Zip) -> FileId {
-        self.coordinator.files().unwrap().put(zip.bytes().into()).await.unwrap()
+        self.coordinator.jobs().upload_bytes(None, zip.bytes().into()).await.unwrap().id
     }
 
     async fn run(&self, line: &str, input: FileId) -> JobView {
@@ -79,7 +79,7 @@ impl World {
     }
 
     fn fetched(&self) -> usize {
-        self.service.calls(WorkerCall::Input)
+        self.service.calls(WorkerCall::Download)
     }
 
     /// Waits until the directories of attempts are gone, which may take a moment longer than the worker.
@@ -326,11 +326,16 @@ impl WorkerService for Torn {
         self.0.finish(worker, attempts).await
     }
 
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        let whole = self.0.input(worker, job, token).await?;
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        let whole = self.0.download(worker, file, range).await?;
         let mut left = self.1;
-        // Each time a little more than the last, so that it is whole in the end only if what came is kept or asked for again.
-        Ok(Box::pin(whole.flat_map(move |bytes| {
+        // It is whole in the end only if what came is kept and the rest is asked for.
+        let bytes = whole.bytes.flat_map(move |bytes| {
             let bytes = bytes.unwrap();
             let some = bytes.slice(..left.min(bytes.len()));
             let torn = some.len() < bytes.len();
@@ -340,7 +345,18 @@ impl WorkerService for Torn {
                 pieces.push(Err(Error::Unavailable { retry_after: Duration::ZERO }));
             }
             futures_util::stream::iter(pieces)
-        })))
+        });
+        Ok(Download { bytes: Box::pin(bytes), ..whole })
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        self.0.upload_artifacts(worker, job, token, bytes).await
     }
 }
 
@@ -351,7 +367,7 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     let zip = Zip::of([Entry::stored("noise", &noise)]);
     let len = zip.bytes().len();
     let input = world.put(&zip).await;
-    world.service.replace(Arc::new(Torn(world.coordinator.as_worker(WorkerId::local()), len / 2)));
+    world.service.replace(Arc::new(Torn(world.coordinator.as_worker(WorkerId::local()), len / 4)));
     let worker = world.worker().await;
     let job = world.coordinator.jobs();
     let mut spec = JobSpec::shell("wc -c < noise");

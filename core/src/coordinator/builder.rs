@@ -30,6 +30,14 @@ pub struct Options {
     pub output_cap: u64,
     /// How long finished jobs are kept. 30 days by default.
     pub retention: Duration,
+    /// How many bytes a file may have. 256 MiB by default, at least 1.
+    pub max_file_size: u64,
+    /// How many bytes the files of one owner may have together, those that its jobs left included; what is uploaded at the
+    /// same moment may go beyond by itself. 10 GiB by default.
+    pub file_quota: u64,
+    /// How long an upload is kept after the last upload of the same bytes or, once half of it is over, the last job that
+    /// brings it. 7 days by default, at least 1 minute. A file that an unfinished job brings is kept.
+    pub file_ttl: Duration,
     /// How often a worker that does not wait when it asks should ask. 1 s by default.
     pub poll_interval: Duration,
     /// How many jobs a worker may hold at once, whatever it asks for and says of its slots: a worker that leases the queue
@@ -44,6 +52,9 @@ impl Default for Options {
             heartbeat_timeout: Duration::from_secs(60),
             output_cap: 16 << 20,
             retention: Duration::from_secs(30 * 86_400),
+            max_file_size: 256 << 20,
+            file_quota: 10 << 30,
+            file_ttl: Duration::from_secs(7 * 86_400),
             poll_interval: Duration::from_secs(1),
             max_leases: 1_024,
         }
@@ -58,6 +69,8 @@ impl Options {
             (self.lease >= least, "lease", "must be at least 500 ms"),
             (self.heartbeat_timeout >= least, "heartbeat_timeout", "must be at least 500 ms"),
             (self.output_cap >= 256 << 10, "output_cap", "must be at least 256 KiB"),
+            (self.max_file_size > 0, "max_file_size", "must be at least 1"),
+            (self.file_ttl >= Duration::from_secs(60), "file_ttl", "must be at least 1 min"),
             (!self.poll_interval.is_zero(), "poll_interval", "must be more than 0"),
             (self.max_leases > 0, "max_leases", "must be at least 1"),
         ]

@@ -8,11 +8,17 @@ use super::Shared;
 use super::apply::Refused;
 use crate::Error;
 use crate::id::{LeaseToken, WorkerId};
-use crate::job::{Event, Job, Outcome, Report};
+use crate::job::{Details, Event, Job, Outcome, Report};
 use crate::service::{FinalOutput, FinishedAttempt, OutputAck, OutputBatch, OutputPieces};
 
 /// How long an error's text may be.
 const MAX_MESSAGE: usize = 4 << 10;
+
+/// How many steps a job can have.
+const MAX_STEPS: usize = 1_000;
+
+/// How many warnings of an attempt are kept.
+const MAX_WARNINGS: usize = 20;
 
 impl Shared {
     /// Accepts reports; durable when it returns.
@@ -70,8 +76,13 @@ impl Shared {
             }
         }
         let outcome = checked(attempt.outcome)?;
-        let (token, duration) = (attempt.token, attempt.duration);
-        Ok((job, Event::Report(Report { worker: worker.clone(), token, outcome, duration })))
+        if let Some(artifacts) = attempt.details.artifacts
+            && !self.has_artifacts(&job.owner, job.id, artifacts).await?
+        {
+            return Err(Error::invalid("artifacts", "were not uploaded for this job"));
+        }
+        let (token, details) = (attempt.token, checked_details(attempt.details)?);
+        Ok((job, Event::Report(Report { worker: worker.clone(), token, outcome, details })))
     }
 
     /// Adds to the output of attempts; durable when it returns.
@@ -118,19 +129,32 @@ fn is_holder(job: &Job, worker: &WorkerId, token: Option<LeaseToken>) -> bool {
     job.life.lease().is_some_and(|lease| lease.worker == *worker && token.is_none_or(|token| token == lease.token))
 }
 
+/// What else a worker may say of an attempt's end, no more of it than can be kept.
+fn checked_details(mut details: Details) -> Result<Details, Error> {
+    if details.steps.len() > MAX_STEPS {
+        return Err(Error::invalid("steps", format!("must be at most {MAX_STEPS}")));
+    }
+    details.warnings.truncate(MAX_WARNINGS);
+    details.warnings.iter_mut().for_each(|warning| cut(warning));
+    Ok(details)
+}
+
+/// Cuts a text to a length that can be kept.
+fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(MAX_MESSAGE));
+}
+
 /// What a worker may say of an attempt's end, with its texts cut to a length that can be kept.
-fn checked(outcome: Outcome) -> Result<Outcome, Error> {
-    let cut = |message: String| match message.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_MESSAGE) {
-        Some((at, _)) => message.chars().take(message.get(..at).map_or(0, |kept| kept.chars().count())).collect(),
-        None => message,
-    };
+fn checked(mut outcome: Outcome) -> Result<Outcome, Error> {
     match outcome {
         Outcome::Lost => Err(Error::invalid("outcome", "only the coordinator says that an attempt is lost")),
         Outcome::Signaled { signal } if !(1..=127).contains(&signal) => {
             Err(Error::invalid("outcome", "a signal is from 1 to 127"))
         }
-        Outcome::InputError { message } => Ok(Outcome::InputError { message: cut(message) }),
-        Outcome::ExecutorError { message } => Ok(Outcome::ExecutorError { message: cut(message) }),
+        Outcome::InputError { ref mut message } | Outcome::ExecutorError { ref mut message } => {
+            cut(message);
+            Ok(outcome)
+        }
         outcome => Ok(outcome),
     }
 }

@@ -23,6 +23,7 @@ use crate::time::Clock;
 mod apply;
 mod builder;
 mod dispatch;
+mod files;
 mod finish;
 mod follow;
 mod heartbeat;
@@ -99,11 +100,6 @@ impl Coordinator {
     /// What the program that embeds the coordinator may do: everything. What it submits is [`Owner::local`]'s.
     pub fn jobs(&self) -> Arc<dyn JobService> {
         self.as_user(UserPrincipal { owner: Owner::local(), role: Role::Admin })
-    }
-
-    /// The files that jobs may bring, if the coordinator was given a place for them.
-    pub fn files(&self) -> Option<&Files> {
-        self.shared.files.as_ref()
     }
 
     /// Why each known worker can or can't run a job now, by worker id.

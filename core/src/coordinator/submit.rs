@@ -1,5 +1,7 @@
 //! Taking jobs in.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Shared;
 use crate::Error;
+use crate::files::FileId;
 use crate::id::{JobId, Owner};
 use crate::job::{Class, Effect, Job, JobSpec, Problem, Status, submitted};
 use crate::service::{Submission, SubmittedJob};
@@ -24,7 +27,7 @@ impl Shared {
         if let [alone] = submission.specs.as_mut_slice() {
             submission.idempotency_key = submission.idempotency_key.or_else(|| alone.idempotency_key.clone());
         }
-        self.check(&submission).await?;
+        self.check(owner, &submission).await?;
         let key = submission.idempotency_key;
         // The digest is of what is to be done: it was the same before specs kept their key.
         submission.specs.iter_mut().for_each(|spec| spec.idempotency_key = None);
@@ -69,7 +72,7 @@ impl Shared {
         }
     }
 
-    async fn check(&self, submission: &Submission) -> Result<(), Error> {
+    async fn check(&self, owner: &Owner, submission: &Submission) -> Result<(), Error> {
         let mut problems = Vec::new();
         let count = submission.specs.len();
         if !(1..=MAX_BATCH).contains(&count) {
@@ -80,12 +83,13 @@ impl Shared {
         {
             problems.push(Problem::new("idempotencyKey", "must be 1 to 256 bytes of visible ASCII"));
         }
+        let mut known = HashMap::new();
         for (i, spec) in submission.specs.iter().enumerate() {
             let mut found = spec.validate();
             if spec.idempotency_key.is_some() && spec.idempotency_key != submission.idempotency_key {
                 found.push(Problem::new("idempotencyKey", "differs from the submission's"));
             }
-            if let Some(problem) = self.check_input(spec).await? {
+            if let Some(problem) = self.check_input(owner, spec, &mut known).await? {
                 found.push(problem);
             }
             if count > 1 {
@@ -100,19 +104,25 @@ impl Shared {
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
     }
 
-    async fn check_input(&self, spec: &JobSpec) -> Result<Option<Problem>, Error> {
+    /// What is wrong with the file that a spec brings. `known` remembers which files are there: a batch brings few.
+    async fn check_input(
+        &self,
+        owner: &Owner,
+        spec: &JobSpec,
+        known: &mut HashMap<FileId, bool>,
+    ) -> Result<Option<Problem>, Error> {
         let Some(input) = spec.input else {
             let lacks_files = spec.working_directory.is_some();
             return Ok(lacks_files.then(|| Problem::new("workingDirectory", "needs a `fileId` that it is inside of")));
         };
-        let Some(files) = &self.files else {
-            return Ok(Some(Problem::new("fileId", "this coordinator keeps no files")));
+        if self.files.is_none() {
+            return Ok(Some(Problem::new("fileId", "this service keeps no files")));
+        }
+        let is_there = match known.entry(input) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => *unknown.insert(self.renew_file(owner, input).await?),
         };
-        let exists = files.exists(input).await.map_err(|error| {
-            tracing::warn!(%error, "the file store failed");
-            Error::Unavailable { retry_after: Duration::from_secs(1) }
-        })?;
-        Ok((!exists).then(|| Problem::new("fileId", "there is no such file")))
+        Ok((!is_there).then(|| Problem::new("fileId", "there is no such file")))
     }
 
     /// What a repeat answers: where the jobs that were added then stand now.

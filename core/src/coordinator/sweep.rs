@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Shared, files};
 use crate::job::{Event, Job};
 use crate::store;
 
@@ -15,12 +15,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How often finished jobs are looked at whose time is over.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often files are looked at whose time is over.
+const FILES_EVERY: Duration = Duration::from_secs(600);
+
 /// How many jobs are looked at in one go.
 const BATCH: usize = 1_000;
 
 /// Sweeps until `stop` fires.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut purged = shared.clock.uptime();
+    let mut filed = purged;
     loop {
         let due_in = match sweep(&shared).await {
             Ok(due_in) => due_in,
@@ -34,6 +38,12 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             purge(&shared).await;
             shared.leases.forget_ended(shared.store.now());
             shared.outputs.forget_unless(|job| shared.leases.has(job));
+        }
+        if shared.clock.uptime().saturating_sub(filed) >= FILES_EVERY {
+            filed = shared.clock.uptime();
+            if let Err(error) = files::sweep(&shared).await {
+                tracing::warn!(%error, "files could not be looked through; it is tried again");
+            }
         }
         tokio::select! {
             biased;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::{Shared, follow, view};
 use crate::Error;
+use crate::files::{ByteStream, Download, FileId, GetRange, StoredFile};
 use crate::id::{JobId, Owner, WorkerId};
 use crate::job::{Event, Job, Status};
 use crate::service::{
@@ -115,6 +116,7 @@ impl JobService for UserJobs {
             status: query.status,
             worker: query.worker.clone(),
             label: query.label.clone(),
+            input: None,
             created_after: query.created_after,
             before: query.before,
             offset: query.offset,
@@ -206,5 +208,28 @@ impl JobService for UserJobs {
         }
         self.shared.dispatch.removed(worker.clone()).await;
         Ok(())
+    }
+
+    async fn upload(&self, name: Option<&str>, bytes: ByteStream) -> Result<StoredFile, Error> {
+        self.may_change()?;
+        self.shared.upload(&self.principal.owner, name, bytes).await
+    }
+
+    async fn files(&self, after: Option<FileId>, limit: usize) -> Result<Vec<StoredFile>, Error> {
+        self.shared.uploads(&self.principal.owner, after, limit).await
+    }
+
+    async fn file(&self, id: FileId) -> Result<StoredFile, Error> {
+        self.shared.file(self.sees_only().as_ref(), id).await
+    }
+
+    async fn download(&self, id: FileId, range: Option<GetRange>) -> Result<Download, Error> {
+        let file = self.file(id).await?;
+        self.shared.open(file, range).await
+    }
+
+    async fn delete_file(&self, id: FileId) -> Result<(), Error> {
+        self.may_change()?;
+        self.shared.delete_file(&self.principal.owner, id).await
     }
 }

@@ -37,7 +37,8 @@ pub(super) fn job(job: Job) -> JobView {
         started: job.life.last_lease().map(|lease| lease.since),
         completed: job.life.finished_at(),
         exit_code: update.exit_code,
-        duration: last.and_then(duration),
+        details: last.map(details).unwrap_or_default(),
+        artifacts: job.life.attempts.iter().rev().find_map(|attempt| attempt.details.artifacts),
         reason,
         error,
         attempts: attempts(&job),
@@ -49,11 +50,13 @@ pub(super) fn job(job: Job) -> JobView {
     }
 }
 
-/// How long an attempt's command ran. A worker that was lost, and many an older one, does not say: then it is the whole
-/// time that the worker had the job.
-fn duration(attempt: &Attempt) -> Option<Duration> {
+/// What is known of an attempt's end. A worker that was lost, and many an older one, does not say how long the command ran: then
+/// it is the whole time that the worker had the job.
+fn details(attempt: &Attempt) -> Details {
     let took = attempt.ended.since(attempt.lease.since);
-    attempt.duration.or_else(|| (attempt.outcome != Outcome::Returned).then_some(took))
+    let mut details = attempt.details.clone();
+    details.duration = details.duration.or_else(|| (attempt.outcome != Outcome::Returned).then_some(took));
+    details
 }
 
 /// A job in a list: without output and environment, its command cut.

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 
 use super::Shared;
 use crate::Error;
+use crate::files::{ByteStream, Download, FileId, GetRange};
 use crate::id::{JobId, LeaseToken, WorkerId};
 use crate::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
-    Registered, Registration, WorkerPrincipal, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
+    Registration, WorkerPrincipal, WorkerService,
 };
 
 /// How long an ask waits at the most.
@@ -93,14 +94,30 @@ impl WorkerService for WorkerJobs {
         self.shared.finish(worker, attempts).await
     }
 
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        self.may_speak_for(worker)?;
-        let job = self.shared.stored(job).await?.ok_or(Error::LeaseLost)?;
-        let holds = job.life.lease().is_some_and(|lease| lease.worker == *worker && lease.token == token);
-        if !holds {
-            return Err(Error::LeaseLost);
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        let worker = match (&self.principal, worker) {
+            (WorkerPrincipal::Bound(bound), None) => Some(bound),
+            (_, worker) => worker,
+        };
+        if let Some(worker) = worker {
+            self.may_speak_for(worker)?;
         }
-        let (Some(files), Some(input)) = (&self.shared.files, job.spec.input) else { return Err(Error::FileNotFound) };
-        Ok(files.get(input).await?)
+        self.shared.open_input(worker, file, range).await
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        self.may_speak_for(worker)?;
+        self.shared.upload_artifacts(worker, job, token, bytes).await
     }
 }

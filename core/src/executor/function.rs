@@ -136,7 +136,7 @@ mod tests {
     use rand::rngs::StdRng;
     use tokio_util::sync::CancellationToken;
 
-    use super::super::{OutputSource, Stream, output_pipe};
+    use super::super::{OutputSource, StepLog, Stream, output_pipe};
     use super::*;
     use crate::id::JobIds;
     use crate::job::JobSpec;
@@ -150,7 +150,19 @@ mod tests {
         spec.timeout = Duration::from_secs(5);
         let job = JobIds::after(None).next(ManualClock::default().now(), &mut StdRng::seed_from_u64(1));
         let stop = CancellationToken::new();
-        (RunContext { job, attempt: 1, spec: Arc::new(spec), dir: "/".into(), slot: 0, output, stop }, source)
+        (
+            RunContext {
+                job,
+                attempt: 1,
+                spec: Arc::new(spec),
+                dir: "/".into(),
+                slot: 0,
+                output,
+                steps: StepLog::default(),
+                stop,
+            },
+            source,
+        )
     }
 
     fn executor<F, Fut>(function: F) -> (ManualClock, FunctionExecutor)

@@ -16,10 +16,12 @@ use crate::job::{JobSpec, Outcome};
 mod function;
 mod output;
 pub mod process;
+mod steps;
 
 pub use function::FunctionExecutor;
 pub use output::{OutputChunk, OutputSink, OutputSource, Stream, output_pipe};
 pub use process::ProcessExecutor;
+pub use steps::StepLog;
 
 /// Runs one attempt, start to finish.
 ///
@@ -41,7 +43,8 @@ pub use process::ProcessExecutor;
 ///   what waits in between is bounded. Everything that was written before the end is handed on before `run` returns, so
 ///   `run` waits for its reader; a reader that has gone is not waited for.
 /// - **Steps** run one after another in one directory and environment, each in a shell of its own, under one timeout.
-///   What a step leaves running runs on until the job ends.
+///   What a step leaves running runs on until the job ends. Each step that was begun is said to [`RunContext::steps`] before
+///   `run` returns: its exit code and how long it ran; one that was under way when the job was ended, without a code.
 /// - **`run` does not panic and does not fail otherwise**: whatever goes wrong is an [`Outcome`].
 /// - **Dropping the future** kills the job without grace. It may still be dying when the drop returns.
 /// - **Nothing of the worker's environment reaches the job.** It has what it asks for, and `PATH`, `HOME`, `TMPDIR` and
@@ -131,6 +134,8 @@ pub struct RunContext {
     pub slot: usize,
     /// Where output goes. Waits when the reader is slow, which must reach the job's pipe.
     pub output: OutputSink,
+    /// Where each step's end is said, of a job of several.
+    pub steps: StepLog,
     /// Fires when the attempt is to stop.
     pub stop: CancellationToken,
 }

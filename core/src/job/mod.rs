@@ -15,7 +15,7 @@ mod validate;
 
 pub use class::{Class, Demand};
 pub use spec::{Backoff, Command, JobSpec, Network, Resources};
-pub use state::{Attempt, Lease, Life, Outcome, Reason, State, Status, UnknownStatus, Wait};
+pub use state::{Attempt, Details, Lease, Life, Outcome, Reason, State, Status, Step, UnknownStatus, Wait};
 pub use transition::{
     Applied, Effect, Event, REPORT_MARGIN, Rejected, Report, SETUP_BOUND, Timer, submitted, transition,
 };

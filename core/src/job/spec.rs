@@ -32,6 +32,10 @@ pub struct JobSpec {
     /// The directory inside the ZIP to start in; relative, without `..`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
+    /// Which files to keep after the run, whatever its end: globs relative to the working directory, without `..`. They are
+    /// collected into one ZIP, the job's artifacts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// The job's environment. Nothing of the worker's is added but `PATH`, `HOME`, `TMPDIR` and `LANG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -84,6 +88,7 @@ impl JobSpec {
             container_image: None,
             input: None,
             working_directory: None,
+            outputs: Vec::new(),
             env: BTreeMap::new(),
             timeout: Self::DEFAULT_TIMEOUT,
             resources: Resources::default(),
@@ -106,8 +111,9 @@ impl JobSpec {
             Command::Argv(items) | Command::Steps(items) => items.iter().map(|i| i.len() + 24).sum(),
         };
         let env: usize = self.env.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
-        let labels: usize = self.labels.iter().map(|label| label.len() + 24).sum();
-        command + env + labels
+        let texts = self.labels.iter().chain(&self.outputs);
+        let texts: usize = texts.map(|text| text.len() + 24).sum();
+        command + env + texts
     }
 
     /// A job that runs one line (or script) with `/bin/sh -c`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::FileId;
 use crate::id::{LeaseToken, WorkerId};
 use crate::time::Timestamp;
 
@@ -123,6 +124,15 @@ pub struct Attempt {
     pub ended: Timestamp,
     /// How it ended.
     pub outcome: Outcome,
+    /// What else its worker said of it.
+    #[serde(flatten)]
+    pub details: Details,
+}
+
+/// What a worker says of an attempt's end besides how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
     /// How long the command ran, where the worker said.
     #[serde(
         default,
@@ -131,6 +141,34 @@ pub struct Attempt {
         with = "crate::time_serde::opt_millis"
     )]
     pub duration: Option<Duration>,
+    /// The steps that were begun, in order; empty unless the job is one of [`super::Command::Steps`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// The ZIP of what [`super::JobSpec::outputs`] found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<FileId>,
+    /// What its user should know though it changes nothing: an output that was not there, one that was too large.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Details {
+    /// Nothing but how long the command ran.
+    pub fn lasting(duration: Duration) -> Self {
+        Self { duration: Some(duration), ..Self::default() }
+    }
+}
+
+/// How a step of a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Its exit code; 128 + the number for a signal. `None`: it was under way when the job was ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// How long it ran.
+    #[serde(rename = "durationMs", with = "crate::time_serde::millis")]
+    pub duration: Duration,
 }
 
 /// How an attempt ended, from the runtime's own evidence.

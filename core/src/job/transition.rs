@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Job, JobSpec, KEPT_FREE_ATTEMPTS, Lease, Life, Outcome, Reason, State, Wait};
+use super::{Attempt, Details, Job, JobSpec, KEPT_FREE_ATTEMPTS, Lease, Life, Outcome, Reason, State, Wait};
 use crate::executor::GRACE;
 use crate::id::{JobId, LeaseToken, WorkerId};
 use crate::time::Timestamp;
@@ -55,8 +55,8 @@ pub struct Report {
     pub token: Option<LeaseToken>,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long the command ran.
-    pub duration: Option<Duration>,
+    /// What else there is to say of it.
+    pub details: Details,
 }
 
 /// What follows from an event.
@@ -179,7 +179,7 @@ fn report(job: &Job, report: Report, now: Timestamp) -> Result<Applied, Rejected
         None => lease.worker == report.worker,
     };
     if let Some(lease) = job.life.lease().filter(|lease| is_meant(lease)) {
-        return Ok(end_attempt(job, lease, report.outcome, report.duration, now));
+        return Ok(end_attempt(job, lease, report.outcome, report.details, now));
     }
     // Without a token only the last attempt can be meant.
     let mut past: Box<dyn Iterator<Item = &Attempt>> = match report.token {
@@ -196,7 +196,7 @@ fn report(job: &Job, report: Report, now: Timestamp) -> Result<Applied, Rejected
 /// The attempt is over without a report.
 fn over(job: &Job, token: LeaseToken, outcome: Outcome, now: Timestamp) -> Result<Applied, Rejected> {
     match job.life.lease() {
-        Some(lease) if lease.token == token => Ok(end_attempt(job, lease, outcome, None, now)),
+        Some(lease) if lease.token == token => Ok(end_attempt(job, lease, outcome, Details::default(), now)),
         _ => Err(Rejected::LeaseLost),
     }
 }
@@ -216,10 +216,10 @@ fn cancel(job: &Job, now: Timestamp) -> Result<Applied, Rejected> {
 }
 
 /// The current attempt is over: where does that leave the job?
-fn end_attempt(job: &Job, lease: &Lease, outcome: Outcome, duration: Option<Duration>, now: Timestamp) -> Applied {
+fn end_attempt(job: &Job, lease: &Lease, outcome: Outcome, details: Details, now: Timestamp) -> Applied {
     let cancelling = matches!(job.life.state, State::Cancelling { .. });
     let mut life = job.life.clone();
-    life.attempts.push(Attempt { lease: lease.clone(), ended: now, outcome: outcome.clone(), duration });
+    life.attempts.push(Attempt { lease: lease.clone(), ended: now, outcome: outcome.clone(), details });
     forget_free_attempts(&mut life.attempts);
 
     let next = if outcome.is_success() {

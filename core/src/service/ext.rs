@@ -1,10 +1,12 @@
 //! Conveniences on top of [`JobService`], the same over every transport.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::{JobService, JobView, Submission, SubmittedJob, WatchQuery};
 use crate::Error;
+use crate::files::StoredFile;
 use crate::id::JobId;
 use crate::job::JobSpec;
 
@@ -50,6 +52,14 @@ pub trait JobServiceExt: JobService {
                 },
             }
         }
+    }
+
+    /// Keeps a ZIP that is in memory already, as [`JobService::upload`] does.
+    ///
+    /// # Errors
+    /// Those of [`JobService::upload`].
+    async fn upload_bytes(&self, name: Option<&str>, bytes: Bytes) -> Result<StoredFile, Error> {
+        self.upload(name, Box::pin(futures_util::stream::iter([Ok(bytes)]))).await
     }
 
     /// Submits one job and waits until it has ended.

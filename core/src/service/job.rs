@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::executor::{Capabilities, Stream};
+use crate::files::{ByteStream, Download, FileId, GetRange, StoredFile};
 use crate::id::{JobId, Owner, WorkerId};
-use crate::job::{Class, JobSpec, Outcome, Reason, Status};
+use crate::job::{Class, Details, JobSpec, Outcome, Reason, Status};
 use crate::time::Timestamp;
 
 /// What a user does. Whose jobs it is about was decided when the service was made
@@ -81,6 +82,38 @@ pub trait JobService: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Error::WorkerNotFound`], [`Error::Forbidden`].
     async fn remove_worker(&self, worker: &WorkerId) -> Result<(), Error>;
+
+    /// Keeps a ZIP for the caller's jobs to bring. Durable when it returns; an upload that ends early leaves nothing behind,
+    /// and memory never holds the whole. The same bytes are kept once: uploading them again renews the time until which they
+    /// are kept, and gives them the new name.
+    ///
+    /// `name` is for people and downloads: its last path component counts, at most 255 bytes of it.
+    ///
+    /// # Errors
+    /// [`Error::FileTooLarge`], [`Error::QuotaExceeded`]; [`Error::Invalid`]: the bytes don't begin as a ZIP does, or this
+    /// service keeps no files. What the stream itself ended with.
+    async fn upload(&self, name: Option<&str>, bytes: ByteStream) -> Result<StoredFile, Error>;
+
+    /// The caller's uploads, by id, those after `after`, at most `limit` (from 1 to 500).
+    async fn files(&self, after: Option<FileId>, limit: usize) -> Result<Vec<StoredFile>, Error>;
+
+    /// What is kept of a file that the caller uploaded, or that a job of the caller's left as its artifacts.
+    ///
+    /// # Errors
+    /// [`Error::FileNotFound`].
+    async fn file(&self, id: FileId) -> Result<StoredFile, Error>;
+
+    /// A file's bytes, or a part of them. The stream may end with [`Error::Unavailable`]: ask again from where it ended.
+    ///
+    /// # Errors
+    /// [`Error::FileNotFound`]; [`Error::Invalid`] for `range`: the file has no such part.
+    async fn download(&self, id: FileId, range: Option<GetRange>) -> Result<Download, Error>;
+
+    /// Removes an upload of the caller's.
+    ///
+    /// # Errors
+    /// [`Error::FileNotFound`]; [`Error::FileInUse`]: a job that has not ended brings it.
+    async fn delete_file(&self, id: FileId) -> Result<(), Error>;
 }
 
 /// On whose behalf a user's service acts.
@@ -151,9 +184,11 @@ pub struct JobView {
     pub completed: Option<Timestamp>,
     /// The exit code of the last attempt that is over; 128 + the number for a signal.
     pub exit_code: Option<i32>,
-    /// How long the command of that attempt ran, as its worker says. Where the worker did not say: from the claim to the
-    /// end of the attempt, by the store's clock; `None` if the attempt was given back.
-    pub duration: Option<Duration>,
+    /// What else the worker said of that attempt's end. Where it did not say how long the command ran: from the claim to the end
+    /// of the attempt, by the store's clock; `None` if the attempt was given back.
+    pub details: Details,
+    /// The ZIP of what [`JobSpec::outputs`] found, of the last attempt that has one.
+    pub artifacts: Option<FileId>,
     /// Why it failed, for programs.
     pub reason: Option<Reason>,
     /// Why it failed, for people.

@@ -21,8 +21,8 @@ pub use job::{
     WatchQuery, WorkerStatus, WorkerView,
 };
 pub use worker::{
-    FinalOutput, FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, LeaseRequest, LeasedJob, OutputAck,
-    OutputBatch, OutputPieces, Registered, Registration, Usage, WorkerPrincipal, WorkerService,
+    FinalOutput, FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
+    OutputPieces, Registered, Registration, Usage, WorkerPrincipal, WorkerService,
 };
 
 /// Hands out both services for somebody: what the server half of a transport is given.

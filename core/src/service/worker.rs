@@ -2,20 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream as FuturesStream;
 use serde::{Deserialize, Serialize};
 
 use super::WorkerStatus;
 use crate::Error;
 use crate::executor::{Capabilities, OutputChunk};
+use crate::files::{ByteStream, Download, FileId, GetRange};
 use crate::id::{JobId, LeaseToken, WorkerId};
-use crate::job::{JobSpec, Outcome};
+use crate::job::{Details, JobSpec, Outcome};
 use crate::store::{Chunk, Listed};
 use crate::time::Timestamp;
 
@@ -75,15 +74,33 @@ pub trait WorkerService: fmt::Debug + Send + Sync + 'static {
     /// accepted (perhaps before), or [`Error::LeaseLost`].
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error>;
 
-    /// The ZIP that an attempt's job brings.
+    /// The bytes of a file that a job brings, or a part of them, for a worker that has a lease for such a job. Without a
+    /// `worker`, the service speaks for one worker or for any; then any worker's lease will do.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`]; [`Error::FileNotFound`]: the job brings none, or it is gone.
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error>;
-}
+    /// [`Error::FileNotFound`]: it is gone, or no job that the worker has a lease for brings it. [`Error::Invalid`] for
+    /// `range`: the file has no such part.
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error>;
 
-/// A stream of a file's bytes.
-pub type InputStream = Pin<Box<dyn FuturesStream<Item = Result<Bytes, Error>> + Send>>;
+    /// Keeps the ZIP of an attempt's outputs, durably, for as long as the job is kept; its id goes into
+    /// [`crate::job::Details::artifacts`] of the attempt's report. An upload that ends early leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]; [`Error::FileTooLarge`], [`Error::QuotaExceeded`] (of the job's owner);
+    /// [`Error::Invalid`]: the bytes don't begin as a ZIP does, or this service keeps no files. What the stream itself ended with.
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error>;
+}
 
 /// For which workers a worker's service speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,8 +270,8 @@ pub struct FinishedAttempt {
     pub token: Option<LeaseToken>,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long the command ran.
-    pub duration: Option<Duration>,
+    /// What else there is to say of it. Artifacts must have been uploaded for this attempt.
+    pub details: Details,
     /// Output that comes with the report. Kept before the report is.
     pub output: FinalOutput,
 }
@@ -262,7 +279,13 @@ pub struct FinishedAttempt {
 impl FinishedAttempt {
     /// The end of the attempt that `leased` began, without output.
     pub fn new(leased: &LeasedJob, outcome: Outcome) -> Self {
-        Self { job: leased.job, token: Some(leased.token), outcome, duration: None, output: FinalOutput::None }
+        Self {
+            job: leased.job,
+            token: Some(leased.token),
+            outcome,
+            details: Details::default(),
+            output: FinalOutput::None,
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// `Invalid`: [`ListQuery::check`] says so.
     ///
     /// # Cost
-    /// A filter on owner, status or worker is served by an index, one on a label need not be.
+    /// A filter on owner, status, worker or input is served by an index, one on a label need not be.
     async fn list(&self, query: &ListQuery) -> Result<Page, Error>;
 
     /// Every class with queued jobs: its first place, and how many are queued.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, ErrorKind};
 use crate::executor::Stream;
+use crate::files::FileId;
 use crate::id::{JobId, LeaseToken, Owner, WorkerId};
 use crate::job::{Class, Job, Life, Place, Status, Timer};
 use crate::time::Timestamp;
@@ -58,6 +59,8 @@ pub struct ListQuery {
     pub worker: Option<WorkerId>,
     /// Only those whose spec names this label.
     pub label: Option<String>,
+    /// Only those that bring this file.
+    pub input: Option<FileId>,
     /// Only those created after this.
     pub created_after: Option<Timestamp>,
     /// Only ids less than this: the last of the page before.
@@ -91,6 +94,7 @@ impl ListQuery {
             && self.status.is_none_or(|status| status == job.status())
             && self.worker.as_ref().is_none_or(|w| job.life.last_lease().is_some_and(|lease| lease.worker == *w))
             && self.label.as_ref().is_none_or(|label| job.spec.labels.contains(label))
+            && self.input.is_none_or(|input| job.spec.input == Some(input))
             && self.created_after.is_none_or(|after| job.created > after)
     }
 }

@@ -1,5 +1,6 @@
 //! One attempt, from the lease to its report.
 
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use super::held::Reservation;
 use super::output::{Output, Unsent};
 use super::runtime::Shared;
 use super::{inputs, report};
-use crate::executor::{Executor, Kind, OutputSource, RunContext, output_pipe};
+use crate::executor::{Executor, Kind, OutputSource, RunContext, StepLog, output_pipe};
 use crate::id::{JobId, LeaseToken};
-use crate::job::{JobSpec, Outcome};
+use crate::job::{Details, JobSpec, Outcome};
 use crate::service::{FinalOutput, LeasedJob};
 
 /// How many chunks lie between an executor and the attempt's output. A few, so that neither waits for the other's every step.
@@ -132,7 +133,7 @@ pub(super) async fn run_caught(shared: Arc<Shared>, attempt: Arc<Attempt>, reser
         tracing::error!(job = %attempt.job, "an attempt panicked");
         shared.held.stopped(&attempt);
         let outcome = Outcome::ExecutorError { message: "the worker failed while it ran the job".to_owned() };
-        shared.reports.push(report::finished(&attempt, outcome, None, FinalOutput::None));
+        shared.reports.push(report::finished(&attempt, outcome, Details::default(), FinalOutput::None));
     }
 }
 
@@ -140,15 +141,17 @@ pub(super) async fn run_caught(shared: Arc<Shared>, attempt: Arc<Attempt>, reser
 async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
     let taken = shared.clock.uptime();
     let directory = Directory::make(shared.directory_of(&attempt));
-    let mut duration = None;
+    let mut details = Details::default();
     let outcome = match &directory {
         Err(error) => Outcome::ExecutorError { message: format!("the attempt's directory could not be made: {error}") },
         Ok(directory) => match prepare(&shared, &attempt, directory, reservation.slot).await {
             Err(outcome) => outcome,
             Ok(()) => {
                 let begun = shared.clock.uptime();
-                let outcome = execute(&shared, &attempt, directory, reservation.slot).await;
-                duration = Some(shared.clock.uptime().saturating_sub(begun));
+                let steps = StepLog::default();
+                let outcome = execute(&shared, &attempt, directory, reservation.slot, steps.clone()).await;
+                details.duration = Some(shared.clock.uptime().saturating_sub(begun));
+                details.steps = steps.steps();
                 outcome
             }
         },
@@ -163,7 +166,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
         None => None,
         Some(outcome) => match attempt.output.rest_now() {
             Some(rest) => {
-                shared.reports.push(report::finished(&attempt, outcome, duration, rest));
+                shared.reports.push(report::finished(&attempt, outcome, mem::take(&mut details), rest));
                 None
             }
             None => Some(outcome),
@@ -177,7 +180,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
     if let Some(outcome) = unsent {
         shared.output.hurry();
         if let Some(rest) = attempt.output.rest().await {
-            shared.reports.push(report::finished(&attempt, outcome, duration, rest));
+            shared.reports.push(report::finished(&attempt, outcome, details, rest));
         }
     }
     if attempt.is_lost() {
@@ -200,14 +203,20 @@ pub(super) fn give_back(shared: &Shared, attempt: &Arc<Attempt>) {
         None => shared.held.forget(attempt.token),
         // Not run at all, for no fault of its own.
         Some(_) if attempt.why().is_none() => {
-            shared.reports.push(report::finished(attempt, Outcome::Returned, None, FinalOutput::None));
+            shared.reports.push(report::finished(attempt, Outcome::Returned, Details::default(), FinalOutput::None));
         }
-        Some(outcome) => shared.reports.push(report::finished(attempt, outcome, None, FinalOutput::None)),
+        Some(outcome) => shared.reports.push(report::finished(attempt, outcome, Details::default(), FinalOutput::None)),
     }
 }
 
 /// Runs the command, and takes in its output until all of it is here.
-async fn execute(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory, slot: usize) -> Outcome {
+async fn execute(
+    shared: &Shared,
+    attempt: &Arc<Attempt>,
+    directory: &Directory,
+    slot: usize,
+    steps: StepLog,
+) -> Outcome {
     let Some(executor) = shared.executor_for(attempt) else {
         return Outcome::ExecutorError {
             message: format!("this worker has no executor for {:?} jobs", attempt.kind()),
@@ -224,6 +233,7 @@ async fn execute(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory,
         dir: directory.path().to_owned(),
         slot,
         output: sink,
+        steps,
         stop: attempt.stop.clone(),
     };
     let mut command = pin!(run_guarded(&**executor, context, &attempt.kill));

@@ -11,7 +11,7 @@ use super::attempt::Attempt;
 use super::backoff::Backoff;
 use super::runtime::Shared;
 use crate::Error;
-use crate::job::Outcome;
+use crate::job::{Details, Outcome};
 use crate::service::{FinalOutput, FinishedAttempt};
 use crate::time::Sleep;
 
@@ -45,13 +45,8 @@ pub(super) struct Report {
     finished: FinishedAttempt,
 }
 
-pub(super) fn finished(
-    attempt: &Arc<Attempt>,
-    outcome: Outcome,
-    duration: Option<Duration>,
-    output: FinalOutput,
-) -> Report {
-    let finished = FinishedAttempt { job: attempt.job, token: Some(attempt.token), outcome, duration, output };
+pub(super) fn finished(attempt: &Arc<Attempt>, outcome: Outcome, details: Details, output: FinalOutput) -> Report {
+    let finished = FinishedAttempt { job: attempt.job, token: Some(attempt.token), outcome, details, output };
     Report { attempt: Arc::clone(attempt), finished }
 }
 

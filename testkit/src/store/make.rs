@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{JobId, LeaseToken, Owner, WorkerId};
-use cmdexec_core::job::{Attempt, Class, Job, JobSpec, Lease, Life, Outcome, Reason, State, Timer, Wait};
+use cmdexec_core::job::{Attempt, Class, Details, Job, JobSpec, Lease, Life, Outcome, Reason, State, Timer, Wait};
 use cmdexec_core::store::{Append, Change, Chunk, Insert, Key};
 use cmdexec_core::time::Timestamp;
 
@@ -95,7 +95,7 @@ pub fn cancelling(holder: &str) -> Life {
 /// The life of a job that this worker completed at this time.
 pub fn completed(holder: &str, at: Timestamp) -> Life {
     let outcome = Outcome::Exited { code: 0 };
-    let attempt = Attempt { lease: lease(1, holder), ended: at, outcome, duration: Some(secs(1)) };
+    let attempt = Attempt { lease: lease(1, holder), ended: at, outcome, details: Details::lasting(secs(1)) };
     Life { claimed: 1, attempts: vec![attempt], ..Life::starting(State::Completed { at }) }
 }
 

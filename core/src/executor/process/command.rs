@@ -72,7 +72,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::executor::output_pipe;
+    use crate::executor::{StepLog, output_pipe};
     use crate::id::JobId;
     use crate::job::JobSpec;
 
@@ -84,6 +84,7 @@ mod tests {
             dir: dir.to_owned(),
             slot: 0,
             output: output_pipe(1).0,
+            steps: StepLog::default(),
             stop: tokio_util::sync::CancellationToken::new(),
         }
     }

@@ -11,14 +11,13 @@ use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
-use super::super::attempt::{Attempt, Why};
+use super::super::attempt::Attempt;
 use super::super::backoff::Backoff;
 use super::super::runtime::Shared;
 use super::cache::Cache;
 use crate::Error;
-use crate::files::FileId;
+use crate::files::{ByteStream, FileId, GetRange};
 use crate::job::Outcome;
-use crate::service::InputStream;
 
 /// How long a transfer may stand still before the rest is asked for anew.
 const STALL: Duration = Duration::from_secs(30);
@@ -117,15 +116,12 @@ impl Download {
             Some(part) => part,
             None => self.part.insert(Part::begin(cache.new_path()).await.map_err(broken)?),
         };
-        let refused = |error| refused(attempt, file, error);
+        let refused = |error| refused(file, error);
         let most = shared.options.input_limits.unpacked;
-        let (mut stream, mut skip) = shared.within(STALL, open(shared, attempt, part.len)).await.map_err(refused)?;
+        let mut stream = shared.within(STALL, rest(shared, file, part.len)).await.map_err(refused)?;
         while let Some(bytes) =
             shared.within(STALL, async { stream.next().await.transpose() }).await.map_err(refused)?
         {
-            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-            skip -= known as u64;
-            let bytes = bytes.slice(known..);
             if part.len + bytes.len() as u64 > most {
                 let message = format!("the job's ZIP has more than {most} bytes");
                 return Err(Failed::Over(Outcome::InputError { message }));
@@ -145,20 +141,21 @@ impl Download {
     }
 }
 
-/// The file's bytes from some place on, with how many of the first of them come all the same.
-async fn open(shared: &Shared, attempt: &Attempt, from: u64) -> Result<(InputStream, u64), Error> {
-    // The service gives a file from its beginning.
-    let stream = shared.service.input(shared.id(), attempt.job, attempt.token).await?;
-    Ok((stream, from))
+/// The file's bytes from some place on.
+async fn rest(shared: &Shared, file: FileId, from: u64) -> Result<ByteStream, Error> {
+    let range = (from > 0).then_some(GetRange::Offset(from));
+    match shared.service.download(Some(shared.id()), file, range).await {
+        Ok(download) if download.range.start == from => Ok(download.bytes),
+        Ok(_) => Err(Error::Internal),
+        // There is no more of it.
+        Err(Error::Invalid(_)) if from > 0 => Ok(Box::pin(futures_util::stream::empty())),
+        Err(error) => Err(error),
+    }
 }
 
-fn refused(attempt: &Attempt, file: FileId, error: Error) -> Failed {
+fn refused(file: FileId, error: Error) -> Failed {
     match error {
         Error::FileNotFound => Failed::Over(Outcome::InputError { message: format!("the job's file {file} is gone") }),
-        Error::LeaseLost => {
-            attempt.interrupt(Why::Lost);
-            Failed::Over(Outcome::Stopped)
-        }
         Error::Forbidden(why) => {
             Failed::Over(Outcome::InputError { message: format!("the job's file may not be read: {why}") })
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{LeaseToken, Owner, WorkerId};
-use cmdexec_core::job::{Attempt, Job, JobSpec, Life, Outcome, Status, Timer};
+use cmdexec_core::job::{Attempt, Details, Job, JobSpec, Life, Outcome, Status, Timer};
 use cmdexec_core::store::{Append, Beat, Chunk, Key, ListQuery, Listed, RecordWrite};
 use cmdexec_core::time::Timestamp;
 use proptest::prelude::*;
@@ -164,7 +164,7 @@ fn life() -> impl Strategy<Value = Life> {
             lease: make::lease(n, worker.as_str()),
             ended: at,
             outcome: Outcome::Lost,
-            duration: None,
+            details: Details::default(),
         });
         Life { attempts: life.attempts.iter().cloned().chain(attempts).collect(), lost, ..life }
     })

@@ -1,6 +1,6 @@
 //! Pages of jobs.
 
-use cmdexec_core::job::{Attempt, Job, JobSpec, Life, Outcome, Status};
+use cmdexec_core::job::{Attempt, Details, Job, JobSpec, Life, Outcome, Status};
 use cmdexec_core::store::{ErrorKind, ListQuery, Page};
 
 use super::{kind, numbers};
@@ -90,7 +90,7 @@ pub async fn a_worker_is_found_by_the_last_lease(b: Bench) {
     let mut returned = queued();
     for (n, holder) in [(1, "w"), (2, "v")] {
         let outcome = Outcome::Lost;
-        returned.attempts.push(Attempt { lease: lease(n, holder), ended: START, outcome, duration: None });
+        returned.attempts.push(Attempt { lease: lease(n, holder), ended: START, outcome, details: Details::default() });
     }
     let changes = vec![
         change(1, 0, running("w")),
