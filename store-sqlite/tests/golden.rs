@@ -14,8 +14,8 @@ use cmdexec_core::executor::Stream;
 use cmdexec_core::files::FileId;
 use cmdexec_core::id::LeaseToken;
 use cmdexec_core::job::{
-    Attempt, Backoff, Class, Command, Job, JobSpec, Lease, Life, Network, Outcome, Reason, Resources, State, Status,
-    Timer, Wait,
+    Attempt, Backoff, Class, Command, Details, Job, JobSpec, Lease, Life, Network, Outcome, Reason, Resources, State,
+    Status, Timer, Wait,
 };
 use cmdexec_core::store::{
     Append, Beat, Change, Chunk, Extent, Insert, Inserted, ListQuery, Listed, Record, RecordWrite, Store, WorkerRow,
@@ -76,7 +76,7 @@ fn lives() -> Vec<Life> {
         lease: held(n),
         ended: START.after(secs(1)),
         outcome,
-        duration: (n == 1).then_some(Duration::from_millis(250)),
+        details: Details { duration: (n == 1).then_some(Duration::from_millis(250)), ..Details::default() },
     });
     let at = START.after(secs(2));
     let reasons = [

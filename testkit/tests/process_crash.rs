@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use cmdexec_core::executor::process::{Containment, Options, ProcessExecutor, Users};
-use cmdexec_core::executor::{Executor, RunContext, output_pipe};
+use cmdexec_core::executor::{Executor, RunContext, StepLog, output_pipe};
 use cmdexec_core::id::JobId;
 use cmdexec_core::job::{JobSpec, Outcome};
 
@@ -33,6 +33,7 @@ async fn run(executor: &ProcessExecutor, line: &str, dir: PathBuf) -> Outcome {
         dir,
         slot: 0,
         output,
+        steps: StepLog::default(),
         stop: tokio_util::sync::CancellationToken::new(),
     };
     let (outcome, ()) = tokio::join!(executor.run(context), async { while source.next().await.is_some() {} });

@@ -14,12 +14,13 @@ use cmdexec_core::Error;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{self, Capabilities, Executor, FunctionExecutor, Kind, RunContext, Stream};
 use cmdexec_core::files::Files;
+use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::job::{Command, JobSpec, Outcome, Reason, Status};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, JobService, JobServiceExt, JobView, LeaseRequest,
-    LeasedJob, OutputAck, OutputBatch, OutputEvent, OutputPieces, OutputQuery, Registered, Registration, Submission,
-    WorkerService, WorkerStatus,
+    FinishedAttempt, Heartbeat, HeartbeatReply, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputAck,
+    OutputBatch, OutputEvent, OutputPieces, OutputQuery, Registered, Registration, Submission, WorkerService,
+    WorkerStatus,
 };
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::{Clock, ManualClock};
@@ -759,8 +760,8 @@ async fn a_jobs_files_are_there_and_gone_afterwards() {
         })
         .await;
     let mut spec = JobSpec::shell("x");
-    spec.input = Some(world.coordinator.files().unwrap().put(zip().into()).await.unwrap());
-    world.service.inject(WorkerCall::Input, Fault::Refuse);
+    spec.input = Some(world.jobs.upload_bytes(None, zip().into()).await.unwrap().id);
+    world.service.inject(WorkerCall::Download, Fault::Refuse);
     let id = world.jobs.submit(spec.clone()).await.unwrap().id;
     // Unpacking and removing are other threads' work.
     let real = |world: &World| {
@@ -780,7 +781,7 @@ async fn a_jobs_files_are_there_and_gone_afterwards() {
         real(&world).await;
     }
 
-    let broken = world.coordinator.files().unwrap().put("no zip".into()).await.unwrap();
+    let broken = world.jobs.upload_bytes(None, "PK\x03\x04no zip".into()).await.unwrap().id;
     spec.input = Some(broken);
     let id = world.jobs.submit(spec).await.unwrap().id;
     while !world.view(id).await.status.is_finished() {
@@ -831,8 +832,23 @@ impl WorkerService for Picky {
         self.0.finish(worker, attempts).await
     }
 
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        self.0.input(worker, job, token).await
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        self.0.download(worker, file, range).await
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        self.0.upload_artifacts(worker, job, token, bytes).await
     }
 }
 

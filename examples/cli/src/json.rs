@@ -41,7 +41,7 @@ pub(crate) fn job(job: &JobView, with_output: bool) -> Value {
     put("reason", json!(job.reason.map(cmdexec_core::job::Reason::as_str)));
     put("error", json!(job.error));
     if job.status.is_finished() {
-        let duration = job.duration.map(|duration| duration.as_secs_f64());
+        let duration = job.details.duration.map(|duration| duration.as_secs_f64());
         put("result", json!({"success": job.exit_code == Some(0), "duration": duration}));
     }
     put("containerImage", json!(spec.container_image));
@@ -148,7 +148,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use cmdexec_core::id::{JobId, Owner};
-    use cmdexec_core::job::{JobSpec, Status};
+    use cmdexec_core::job::{Details, JobSpec, Status};
     use cmdexec_core::time::Timestamp;
 
     use super::*;
@@ -165,7 +165,8 @@ pub(crate) mod tests {
             started: None,
             completed: None,
             exit_code: Some(0),
-            duration: None,
+            details: Details::default(),
+            artifacts: None,
             reason: None,
             error: None,
             attempts: Vec::new(),

@@ -29,7 +29,7 @@ pub(crate) async fn run(jobs: &dyn JobService, spec: JobSpec) -> anyhow::Result<
     }
 
     let job = jobs.wait(id).await?;
-    let took = job.duration.map(|took| format!(" after {} ms", took.as_millis())).unwrap_or_default();
+    let took = job.details.duration.map(|took| format!(" after {} ms", took.as_millis())).unwrap_or_default();
     match (job.status, &job.error) {
         (Status::Failed, Some(error)) => println!("\nThe job failed{took}: {error}."),
         (status, _) => println!("\nThe job is {status}{took}, exit code {}.", job.exit_code.unwrap_or_default()),

@@ -51,7 +51,7 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn first_job(args: &Args, service: &Service) -> anyhow::Result<ExitCode> {
-    let packed = pack::pack(&args.dir, service.files()).await?;
+    let packed = pack::pack(&args.dir, service.jobs()).await?;
     println!("Packed {}: {packed}", args.dir.display());
     job::run(service.jobs(), args.command.to_spec(packed.id)).await
 }

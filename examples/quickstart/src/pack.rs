@@ -1,4 +1,4 @@
-//! A directory as a ZIP in the file store.
+//! A directory as a ZIP, uploaded for a job.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -6,7 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use cmdexec_core::files::{FileId, Files};
+use cmdexec_core::Error;
+use cmdexec_core::files::FileId;
+use cmdexec_core::service::JobService;
+use futures_util::TryStreamExt;
 use tokio_util::io::ReaderStream;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -29,7 +32,7 @@ impl fmt::Display for Packed {
 }
 
 /// Packs a directory, by way of a temporary file: it may be larger than memory.
-pub(crate) async fn pack(dir: &Path, files: &Files) -> anyhow::Result<Packed> {
+pub(crate) async fn pack(dir: &Path, jobs: &dyn JobService) -> anyhow::Result<Packed> {
     if !dir.is_dir() {
         bail!("{} is no directory; name one with --dir", dir.display());
     }
@@ -37,8 +40,13 @@ pub(crate) async fn pack(dir: &Path, files: &Files) -> anyhow::Result<Packed> {
     let (archive, count) = tokio::task::spawn_blocking(move || zip_up(&root)).await??;
     let bytes = archive.metadata()?.len();
     let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(archive), 256 * 1024);
-    let id = files.put_stream(stream).await.context("putting the ZIP into the file store")?;
-    Ok(Packed { id, files: count, bytes })
+    let stream = stream.map_err(|error| {
+        eprintln!("the ZIP could not be read back: {error}");
+        Error::Internal
+    });
+    let name = dir.file_name().map(|name| format!("{}.zip", name.to_string_lossy()));
+    let stored = jobs.upload(name.as_deref(), Box::pin(stream)).await.context("uploading the ZIP")?;
+    Ok(Packed { id: stored.id, files: count, bytes })
 }
 
 /// The ZIP, read from its beginning, and how many files are in it.
@@ -102,6 +110,10 @@ fn mode(metadata: &fs::Metadata) -> u32 {
 mod tests {
     use std::io::Read;
 
+    use cmdexec_core::coordinator::Coordinator;
+    use cmdexec_core::files::Files;
+    use cmdexec_core::store::MemoryStore;
+
     use super::*;
 
     #[tokio::test]
@@ -111,9 +123,10 @@ mod tests {
         fs::create_dir(dir.path().join(".git")).unwrap();
         fs::write(dir.path().join(".git/config"), "x").unwrap();
         fs::write(dir.path().join("src/deep/a.txt"), "hello").unwrap();
-        let files = Files::in_memory();
-        let first = pack(dir.path(), &files).await.unwrap();
-        assert_eq!((first.files, pack(dir.path(), &files).await.unwrap().id), (1, first.id));
+        let builder = Coordinator::builder(MemoryStore::new()).files(Files::in_memory());
+        let jobs = builder.build().await.unwrap().jobs();
+        let first = pack(dir.path(), &*jobs).await.unwrap();
+        assert_eq!((first.files, pack(dir.path(), &*jobs).await.unwrap().id), (1, first.id));
 
         let (archive, _) = zip_up(dir.path()).unwrap();
         let mut archive = zip::ZipArchive::new(archive).unwrap();

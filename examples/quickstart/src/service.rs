@@ -32,7 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Service {
     coordinator: Arc<Coordinator>,
     jobs: Arc<dyn JobService>,
-    files: Files,
     worker: WorkerHandle,
     serving: JoinHandle<std::io::Result<usize>>,
     stop: CancellationToken,
@@ -52,7 +51,7 @@ impl Service {
         let store = SqliteStore::open(&database).await;
         let store = store.with_context(|| format!("opening the database {}", database.display()))?;
         let files = Files::local(args.data.join("files"))?;
-        let coordinator = Coordinator::builder(store).files(files.clone()).build().await?;
+        let coordinator = Coordinator::builder(store).files(files).build().await?;
         let coordinator = Arc::new(coordinator);
 
         // Jobs see nothing of the database and the secrets, where that can be had.
@@ -73,15 +72,11 @@ impl Service {
             async move { server.serve(listener, stop).await }
         });
         let jobs = coordinator.jobs();
-        Ok(Self { coordinator, jobs, files, worker, serving, stop, address, database, token, own_users })
+        Ok(Self { coordinator, jobs, worker, serving, stop, address, database, token, own_users })
     }
 
     pub(crate) fn jobs(&self) -> &dyn JobService {
         &*self.jobs
-    }
-
-    pub(crate) fn files(&self) -> &Files {
-        &self.files
     }
 
     pub(crate) fn introduce(&self) {

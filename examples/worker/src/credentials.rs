@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cmdexec_core::Error;
+use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
-    Registered, Registration, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
+    Registration, WorkerService,
 };
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 use cmdexec_core::token::{WorkerClaims, WorkerKey};
@@ -98,7 +99,22 @@ impl WorkerService for Connection {
         self.client().finish(worker, attempts).await
     }
 
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        self.client().input(worker, job, token).await
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        self.client().download(worker, file, range).await
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        self.client().upload_artifacts(worker, job, token, bytes).await
     }
 }

@@ -42,19 +42,21 @@ struct Conditions<'q> {
 }
 
 impl<'q> Conditions<'q> {
-    /// Chooses the index by a plus before the columns that are not to lead: a worker's jobs are the fewest, then those
-    /// of a rare status, then an owner's.
+    /// Chooses the index by a plus before the columns that are not to lead: the jobs that bring a file are the fewest, then
+    /// a worker's, then those of a rare status, then an owner's.
     async fn of(pool: &SqlitePool, query: &'q ListQuery) -> Result<Self, Error> {
-        let by_worker = query.worker.is_some();
+        let by_input = query.input.is_some();
+        let by_worker = !by_input && query.worker.is_some();
+        let is_open = !by_input && !by_worker;
         let by_status = match query.status {
-            Some(status) if !by_worker && query.owner.is_some() => {
+            Some(status) if is_open && query.owner.is_some() => {
                 let count = sqlx::query_scalar("SELECT jobs FROM counts WHERE status = ?");
                 let jobs: i64 = count.bind(column::status_number(status)).fetch_one(pool).await?;
                 jobs <= FEW
             }
-            status => !by_worker && status.is_some(),
+            status => is_open && status.is_some(),
         };
-        let by_owner = !by_worker && !by_status;
+        let by_owner = is_open && !by_status;
         let mut text = String::from("1");
         let mut add = |present: bool, leads: bool, condition: &str| {
             if present {
@@ -62,7 +64,8 @@ impl<'q> Conditions<'q> {
                 text.push_str(condition);
             }
         };
-        add(by_worker, true, "j.worker = ?");
+        add(by_input, true, "json_extract(s.spec, '$.input') = ?");
+        add(query.worker.is_some(), by_worker, "j.worker = ?");
         add(query.status.is_some(), by_status, "j.status = ?");
         add(query.owner.is_some(), by_owner, "j.owner = ?");
         add(query.created_after.is_some(), false, "j.created > ?");
@@ -76,6 +79,9 @@ impl<'q> Conditions<'q> {
         &self,
         mut statement: sqlx::query::Query<'static, Sqlite, SqliteArguments>,
     ) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
+        if let Some(input) = self.query.input {
+            statement = statement.bind(input.to_string());
+        }
         if let Some(worker) = &self.query.worker {
             statement = statement.bind(worker.as_str().to_owned());
         }
@@ -95,8 +101,9 @@ impl<'q> Conditions<'q> {
     }
 
     async fn count(&self, pool: &SqlitePool, count_to: usize) -> Result<usize, Error> {
-        // Only a label asks for the specs.
-        let specs = if self.query.label.is_some() { "JOIN specs s ON s.seq = j.seq" } else { "" };
+        // Only a label and an input ask for the specs.
+        let specs =
+            if self.query.label.is_some() || self.query.input.is_some() { "JOIN specs s ON s.seq = j.seq" } else { "" };
         let text = format!("SELECT count(*) FROM (SELECT 1 FROM jobs j {specs} WHERE {} LIMIT ?)", self.text);
         let statement = self.bind(sqlx::query(AssertSqlSafe(text))).bind(column::length(count_to));
         let row = statement.fetch_one(pool).await?;

@@ -76,8 +76,9 @@ pub async fn a_stop_ends_the_job_politely_first(subject: &Subject) {
 pub async fn a_stop_kills_what_ignores_it(subject: &Subject) {
     let mut trial = subject.begin(JobSpec::shell(STUBBORN));
     trial.until("ready").await;
-    trial.stop.cancel();
+    // Counted from before the stop, as the executor can't.
     let grace = tokio::time::sleep(subject.grace());
+    trial.stop.cancel();
     let end = trial.end();
     tokio::pin!(grace, end);
     tokio::select! {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cmdexec_core::executor::{Executor, Limit, RunContext, Stream, output_pipe};
+use cmdexec_core::executor::{Executor, Limit, RunContext, StepLog, Stream, output_pipe};
 use cmdexec_core::id::JobId;
 use cmdexec_core::job::{JobSpec, Outcome};
 use tempfile::TempDir;
@@ -101,6 +101,7 @@ impl Subject {
             dir,
             slot,
             output,
+            steps: StepLog::default(),
             stop: CancellationToken::new(),
         };
         (context, source)

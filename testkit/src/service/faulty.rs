@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cmdexec_core::Error;
+use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
-    Registered, Registration, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
+    Registration, WorkerService,
 };
 
 use crate::store::Fault;
@@ -23,7 +24,9 @@ pub enum WorkerCall {
     Lease,
     AppendOutput,
     Finish,
-    Input,
+    Download,
+    /// `upload_artifacts`.
+    UploadArtifacts,
 }
 
 /// Hands every call to the service behind it, but for those that a [`Fault`] was injected for. Clones share their faults.
@@ -138,7 +141,22 @@ impl WorkerService for FaultyWorkerService {
         self.through(WorkerCall::Finish, self.inner().finish(worker, attempts)).await
     }
 
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        self.through(WorkerCall::Input, self.inner().input(worker, job, token)).await
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        self.through(WorkerCall::Download, self.inner().download(worker, file, range)).await
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        self.through(WorkerCall::UploadArtifacts, self.inner().upload_artifacts(worker, job, token, bytes)).await
     }
 }

@@ -4,6 +4,7 @@
 //! use std::sync::Arc;
 //!
 //! use cmdexec_core::coordinator::Coordinator;
+//! use cmdexec_core::files::Files;
 //! use cmdexec_core::store::MemoryStore;
 //! use cmdexec_core::time::ManualClock;
 //! use cmdexec_testkit::service::Rig;
@@ -11,7 +12,7 @@
 //! async fn rig() -> Rig {
 //!     let clock = ManualClock::default();
 //!     let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-//!     let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).build().await.unwrap();
+//!     let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).files(Files::in_memory()).build().await.unwrap();
 //!     Rig::new(Arc::new(coordinator), clock)
 //! }
 //!
@@ -86,7 +87,9 @@ macro_rules! service_suite {
             lease::an_unbound_worker_speaks_for_any,
             lease::a_bound_worker_that_brings_no_id_is_the_one_it_is_bound_to,
             lease::a_worker_without_an_id_is_given_one,
-            lease::the_input_of_a_job_without_files_is_not_there,
+            files::what_no_job_of_a_worker_brings_is_not_there_for_it,
+            files::a_jobs_file_is_there_for_the_worker_that_has_it,
+            files::an_upload_is_its_owners,
             lease::a_job_is_cancelled_at_once_where_no_worker_has_it,
             lease::a_running_job_is_cancelled_when_its_worker_says_so,
             lease::a_cancelling_job_that_succeeds_all_the_same_is_completed,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::executor::{Capabilities, Kind, Limit, OutputChunk, Stream};
 use cmdexec_core::id::{JobId, Owner, WorkerId};
-use cmdexec_core::job::{JobSpec, Outcome, Status};
+use cmdexec_core::job::{Details, JobSpec, Outcome, Status};
 use cmdexec_core::service::{
     FinalOutput, FinishedAttempt, Heartbeat, HeartbeatReply, JobService, JobServiceExt, JobView, LeaseRequest,
     LeasedJob, OutputAck, OutputBatch, OutputEvent, OutputPieces, OutputQuery, OutputStream, Registration, Role,
@@ -242,7 +242,7 @@ pub(crate) fn report(leased: &LeasedJob, outcome: Outcome) -> FinishedAttempt {
         job: leased.job,
         token: Some(leased.token),
         outcome,
-        duration: Some(Duration::from_millis(1_500)),
+        details: Details::lasting(Duration::from_millis(1_500)),
         output: FinalOutput::None,
     }
 }

@@ -150,10 +150,9 @@ impl FileRow {
     }
 }
 
-/// 128 bits are enough for nobody to find two owners with one key.
+/// The digest of an owner's name, written as a file's is.
 fn owner_key(owner: &Owner) -> String {
-    let digest = Sha256::digest(owner.as_str().as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    FileId::from_sha256(Sha256::digest(owner.as_str().as_bytes()).into()).to_string()
 }
 
 /// What a record says. One that can't be read is as good as none; the log says so.

@@ -60,7 +60,7 @@ fn show(jobs: &[JobView]) -> std::io::Result<()> {
             Cell::new(job.exit_code.map(|code| code.to_string()).unwrap_or_default()),
             Cell::new(job.worker.as_ref().map(ToString::to_string).unwrap_or_default()),
             Cell::new(table::age(job.created)),
-            Cell::new(job.duration.map(table::span).unwrap_or_default()),
+            Cell::new(job.details.duration.map(table::span).unwrap_or_default()),
         ]);
     }
     table::print(lines)

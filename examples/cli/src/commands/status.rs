@@ -50,7 +50,7 @@ fn show(job: &JobView) -> std::io::Result<()> {
     if let Some(completed) = job.completed {
         line("ended", completed.to_string());
     }
-    if let Some(duration) = job.duration {
+    if let Some(duration) = job.details.duration {
         line("ran for", table::span(duration));
     }
     for attempt in job.attempts.iter().filter(|_| job.attempts.len() > 1) {

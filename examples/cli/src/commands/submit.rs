@@ -62,7 +62,7 @@ async fn send(jobs: &dyn JobService, args: &RunArgs) -> anyhow::Result<Submitted
 
 /// A job that completed speaks for itself.
 fn say_how_it_ended(job: &JobView) {
-    let took = job.duration.map(|took| format!(" after {}", table::span(took))).unwrap_or_default();
+    let took = job.details.duration.map(|took| format!(" after {}", table::span(took))).unwrap_or_default();
     match job.status {
         Status::Completed => {}
         Status::Cancelled => eprintln!("cmdexec: the job was cancelled{took} ({})", job.id),

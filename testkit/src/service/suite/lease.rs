@@ -237,15 +237,6 @@ pub async fn a_worker_without_an_id_is_given_one(rig: Rig) {
     assert_eq!(first.heartbeat_interval, Duration::from_secs(10));
 }
 
-pub async fn the_input_of_a_job_without_files_is_not_there(rig: Rig) {
-    let worker = rig.worker("w").await;
-    rig.submit().await;
-    let leased = worker.take().await;
-    let input = async |token| worker.service.input(&worker.id, leased.job, token).await.map(drop);
-    assert_eq!(input(leased.token).await, Err(Error::FileNotFound));
-    assert_eq!(input(cmdexec_core::id::LeaseToken::from_bits(7)).await, Err(Error::LeaseLost));
-}
-
 pub async fn a_job_is_cancelled_at_once_where_no_worker_has_it(rig: Rig) {
     let worker = rig.worker("w").await;
     let queued = rig.submit().await;

@@ -177,7 +177,7 @@ pub async fn a_job_shows_its_attempts(rig: Rig) {
     worker.exit(&second, 0).await;
     let view = rig.view(id).await;
     assert_eq!(view.attempts[1].outcome, Some(Ended::Completed));
-    assert_eq!((view.duration, view.completed), (Some(Duration::from_millis(1_500)), view.attempts[1].ended));
+    assert_eq!((view.details.duration, view.completed), (Some(Duration::from_millis(1_500)), view.attempts[1].ended));
 }
 
 pub async fn how_long_an_attempt_took_is_known_where_its_worker_does_not_say(rig: Rig) {

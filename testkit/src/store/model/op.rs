@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
+use cmdexec_core::files::FileId;
 use cmdexec_core::id::{LeaseToken, Owner, WorkerId};
 use cmdexec_core::job::{Attempt, Details, Job, JobSpec, Life, Outcome, Status, Timer};
 use cmdexec_core::store::{Append, Beat, Chunk, Key, ListQuery, Listed, RecordWrite};
@@ -124,11 +125,12 @@ fn key() -> impl Strategy<Value = Key> {
     })
 }
 
-pub(super) fn spec(class: u8, priority: i8, label: Option<&'static str>) -> JobSpec {
+pub(super) fn spec(class: u8, priority: i8, label: Option<&'static str>, input: Option<FileId>) -> JobSpec {
     let mut spec = JobSpec::shell("echo \"ä\0\"");
     spec.priority = priority;
     spec.resources.cpu_millis = (class > 0).then_some(500);
     spec.labels = label.map(str::to_owned).into_iter().collect();
+    spec.input = input;
     spec
 }
 
@@ -136,13 +138,17 @@ fn label() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![None, Some("gpu"), Some("x")])
 }
 
+fn input() -> impl Strategy<Value = Option<FileId>> {
+    prop::option::of((0..2_u8).prop_map(|n| FileId::from_sha256([n; 32])))
+}
+
 fn job() -> impl Strategy<Value = Job> {
-    (0..JOBS, 0..2_u8, -1..=1_i8, label(), owner(), instant(), life()).prop_map(
-        |(n, class, priority, label, owner, created, life)| Job {
+    (0..JOBS, 0..2_u8, -1..=1_i8, (label(), input()), owner(), instant(), life()).prop_map(
+        |(n, class, priority, (label, input), owner, created, life)| Job {
             owner,
             created,
             life,
-            ..make::job_of(n, spec(class, priority, label))
+            ..make::job_of(n, spec(class, priority, label, input))
         },
     )
 }
@@ -230,21 +236,24 @@ fn query() -> impl Strategy<Value = ListQuery> {
         prop::option::of(owner()),
         prop::option::of(prop::sample::select(Status::ALL.to_vec())),
         prop::option::of(worker()),
-        label(),
+        (label(), input()),
         prop::option::of(instant()),
         prop::option::of((0..JOBS).prop_map(make::id)),
         prop_oneof![8 => 0..3_usize, 1 => Just(ListQuery::MAX_OFFSET + 1)],
         (0..6_usize, 0..9_usize),
     )
-        .prop_map(|(owner, status, worker, label, created_after, before, offset, (limit, count_to))| ListQuery {
-            owner,
-            status,
-            worker,
-            label: label.map(str::to_owned),
-            created_after,
-            before,
-            offset,
-            limit,
-            count_to,
+        .prop_map(|(owner, status, worker, (label, input), created_after, before, offset, (limit, count_to))| {
+            ListQuery {
+                owner,
+                status,
+                worker,
+                label: label.map(str::to_owned),
+                input,
+                created_after,
+                before,
+                offset,
+                limit,
+                count_to,
+            }
         })
 }

@@ -1,5 +1,6 @@
 //! Pages of jobs.
 
+use cmdexec_core::files::FileId;
 use cmdexec_core::job::{Attempt, Details, Job, JobSpec, Life, Outcome, Status};
 use cmdexec_core::store::{ErrorKind, ListQuery, Page};
 
@@ -119,6 +120,24 @@ pub async fn a_label_is_found(b: Bench) {
     let page = list(&b, ListQuery { label: Some("gpu".to_owned()), count_to: 9, ..ten() }).await;
     assert_eq!((numbers(&page.jobs), page.total), (vec![3, 1], 2));
     assert_eq!(list(&b, ListQuery { label: Some("%".to_owned()), ..ten() }).await.jobs, []);
+}
+
+pub async fn jobs_that_bring_a_file_are_found(b: Bench) {
+    let (one, other) = (FileId::from_sha256([1; 32]), FileId::from_sha256([2; 32]));
+    let bringing = |n, input| {
+        let mut spec = JobSpec::shell("true");
+        spec.input = input;
+        job_of(n, spec)
+    };
+    let jobs = [bringing(1, Some(one)), bringing(2, None), bringing(3, Some(other)), bringing(4, Some(one))];
+    b.store.insert(insert(jobs)).await.unwrap();
+    b.store.update(vec![change(4, 0, running("w"))]).await.unwrap();
+    let of = |file, status| ListQuery { input: Some(file), status, count_to: 9, ..ten() };
+    let page = list(&b, of(one, None)).await;
+    assert_eq!((numbers(&page.jobs), page.total), (vec![4, 1], 2));
+    assert_eq!(numbers(&list(&b, of(one, Some(Status::Queued))).await.jobs), [1]);
+    assert_eq!(numbers(&list(&b, of(other, None)).await.jobs), [3]);
+    assert_eq!(list(&b, of(FileId::from_sha256([3; 32]), None)).await.jobs, []);
 }
 
 pub async fn created_after_is_exclusive(b: Bench) {

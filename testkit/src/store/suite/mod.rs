@@ -116,6 +116,7 @@ macro_rules! store_tests {
                 the_total_heeds_its_bound_and_the_filters,
                 a_worker_is_found_by_the_last_lease,
                 a_label_is_found,
+                jobs_that_bring_a_file_are_found,
                 created_after_is_exclusive,
                 a_large_offset_is_invalid;
             workers:
