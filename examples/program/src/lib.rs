@@ -1,5 +1,5 @@
 //! What the programs share around the library: [`settings`] from flags, the environment and a file, [`secrets`] that are
-//! made once and kept, [`signals`] that ask a program to end, [`logs`], and the file where a program keeps its id.
+//! made once and kept, [`signals`] that ask a program to end, [`logs`], and directories as ZIPs ([`pack`]).
 //!
 //! ```
 //! # #[cfg(feature = "settings")] {
@@ -22,6 +22,8 @@
 
 #[cfg(feature = "logs")]
 pub mod logs;
+#[cfg(feature = "pack")]
+pub mod pack;
 pub mod secrets;
 #[cfg(feature = "settings")]
 pub mod settings;

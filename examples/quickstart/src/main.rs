@@ -4,8 +4,9 @@
 
 mod args;
 mod job;
-mod pack;
+
 mod service;
+mod upload;
 
 use std::process::ExitCode;
 
@@ -51,7 +52,7 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn first_job(args: &Args, service: &Service) -> anyhow::Result<ExitCode> {
-    let packed = pack::pack(&args.dir, service.jobs()).await?;
+    let packed = upload::upload(&args.dir, service.jobs()).await?;
     println!("Packed {}: {packed}", args.dir.display());
     job::run(service.jobs(), args.command.to_spec(packed.id)).await
 }
