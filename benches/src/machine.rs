@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cmdexec_core::executor::{Executor, ProcessExecutor, RunContext, output_pipe};
+use cmdexec_core::executor::{Executor, ProcessExecutor, RunContext, StepLog, output_pipe};
 use cmdexec_core::id::JobId;
 use cmdexec_core::job::{JobSpec, Outcome};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -75,7 +75,7 @@ pub(crate) async fn spawn_isolated(dir: &Path, at_once: usize) -> Result<f64> {
                 let (output, mut source) = output_pipe(4);
                 let stop = CancellationToken::new();
                 let job = JobId::from_bytes([0; 16]);
-                let context = RunContext { job, attempt: 1, spec, dir, slot, output, stop };
+                let context = RunContext { job, attempt: 1, spec, dir, slot, output, steps: StepLog::default(), stop };
                 let (outcome, _) = tokio::join!(executor.run(context), source.next());
                 ensure!(outcome == Outcome::Exited { code: 0 }, "{outcome:?}");
                 Ok(())

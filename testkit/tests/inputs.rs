@@ -21,8 +21,8 @@ use cmdexec_core::files::{ByteStream, Download, FileId, Files, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::job::{JobSpec, Reason, Status};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, JobServiceExt, JobView, LeaseRequest, LeasedJob,
-    OutputAck, OutputBatch, Registered, Registration, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputAck,
+    OutputBatch, Registered, Registration, WorkerService,
 };
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::worker::{Builder, Worker, WorkerHandle};

@@ -39,7 +39,12 @@ pub(crate) struct Job {
 
 impl From<wire::Job> for Job {
     fn from(job: wire::Job) -> Self {
-        Self { assigned_agent_id: job.worker_id.clone(), error_message: job.error.clone(), result_file_url: None, job }
+        Self {
+            assigned_agent_id: job.worker_id.clone(),
+            error_message: job.error.clone(),
+            result_file_url: job.artifacts_url.clone(),
+            job,
+        }
     }
 }
 
@@ -56,6 +61,20 @@ pub(crate) struct JobPage {
 #[derive(Debug, Serialize)]
 pub(crate) struct JobList {
     pub(crate) jobs: Vec<Option<Job>>,
+}
+
+/// An upload as older clients look for it: under `file` too.
+#[derive(Debug, Serialize)]
+pub(crate) struct Uploaded {
+    #[serde(flatten)]
+    stored: wire::Stored,
+    file: wire::Stored,
+}
+
+impl From<wire::Stored> for Uploaded {
+    fn from(stored: wire::Stored) -> Self {
+        Self { file: stored.clone(), stored }
+    }
 }
 
 /// The answer to a heartbeat, with when the next is expected.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::executor::{Capabilities, Kind, Limit, Stream};
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::job::{JobSpec, Outcome, Reason, Status};
+use cmdexec_core::job::{Details, JobSpec, Outcome, Reason, Status};
 use cmdexec_core::service::{
     FinalOutput, FinishedAttempt, Heartbeat, JobQuery, JobService, JobServiceExt, LeaseRequest, LeasedJob, OutputBatch,
     OutputEvent, OutputPieces, OutputQuery, Registration, Role, Submission, Usage, WatchQuery, WorkerService,
@@ -45,7 +45,13 @@ fn registration() -> Registration {
 }
 
 fn ended(leased: &LeasedJob, outcome: Outcome) -> FinishedAttempt {
-    FinishedAttempt { job: leased.job, token: Some(leased.token), outcome, duration: None, output: FinalOutput::None }
+    FinishedAttempt {
+        job: leased.job,
+        token: Some(leased.token),
+        outcome,
+        details: Details::default(),
+        output: FinalOutput::None,
+    }
 }
 
 fn chunk(seq: u64, stream: Stream, bytes: &'static [u8]) -> Chunk {
@@ -89,7 +95,7 @@ async fn a_job_goes_all_the_way() {
     assert!(!acks[0].as_ref().unwrap().cancel);
 
     let mut report = ended(&leased, Outcome::Exited { code: 0 });
-    report.duration = Some(Duration::from_millis(1_500));
+    report.details = Details::lasting(Duration::from_millis(1_500));
     report.output = FinalOutput::Rest(vec![chunk(2, Stream::Stdout, b"end")]);
     let acks = client.finish(&worker_id(), vec![report.clone()]).await.unwrap();
     assert_eq!(acks, [Ok(())]);
@@ -98,7 +104,7 @@ async fn a_job_goes_all_the_way() {
     let view = client.job(submitted.id).await.unwrap();
     assert_eq!((view.status, view.exit_code), (Status::Completed, Some(0)));
     assert_eq!((&view.stdout[..], &view.stderr[..]), (&b"out\nend"[..], &b"\xff\xfe"[..]));
-    assert_eq!(view.duration, Some(Duration::from_millis(1_500)));
+    assert_eq!(view.details.duration, Some(Duration::from_millis(1_500)));
     assert_eq!(*view.spec, spec);
     assert_eq!(view.attempts.len(), 1);
     let events: Vec<_> =

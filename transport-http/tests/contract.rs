@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cmdexec_core::Error;
 use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::files::Files;
 use cmdexec_core::service::{JobService, Services, UserPrincipal, WorkerPrincipal, WorkerService};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::ManualClock;
@@ -44,7 +45,8 @@ impl Services for FarEnd {
 async fn rig() -> Rig {
     let clock = ManualClock::default();
     let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-    let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).build().await.unwrap();
+    let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).files(Files::in_memory());
+    let coordinator = coordinator.build().await.unwrap();
     let world = Arc::new(World::over(Arc::new(coordinator), unlimited()).await);
     Rig::new(Arc::new(FarEnd(Arc::clone(&world))), clock).keeping(world)
 }

@@ -102,6 +102,10 @@ fn spec_cases() -> Vec<(&'static str, Value)> {
         ("idempotencyKey", json!(1)),
         ("idempotencyKey", json!("x".repeat(257))),
         ("fileId", json!("f")),
+        ("fileId", json!(1)),
+        ("fileId", json!("a".repeat(64))),
+        ("fileUrl", json!(1)),
+        ("fileUrl", json!("/uploads/x.zip")),
         ("fileUrl", json!("https://example.org/a.zip")),
         ("filename", json!("a.zip")),
         ("workingDirectory", json!("a")),
@@ -109,7 +113,8 @@ fn spec_cases() -> Vec<(&'static str, Value)> {
         ("dependsOn", json!(["00000000-0000-0000-0000-000000000000"])),
         ("reuse", json!(true)),
         ("secrets", json!(["a"])),
-        ("outputs", json!(["dist/**"])),
+        ("outputs", json!("dist/**")),
+        ("outputs[0]", json!([1])),
     ]
 }
 

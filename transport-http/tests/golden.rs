@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{Capabilities, Kind, Limit, OutputChunk, Stream};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
-use cmdexec_core::job::{JobSpec, Network, Outcome, Status};
+use cmdexec_core::job::{Details, JobSpec, Network, Outcome, Status};
 use cmdexec_core::service::{
     Cursor, FinalOutput, FinishedAttempt, Heartbeat, JobQuery, JobService, LeaseRequest, OutputBatch, OutputPieces,
     OutputQuery, Registration, Submission, Usage, WatchQuery, WorkerService, WorkerStatus,
@@ -266,11 +266,11 @@ async fn what_the_client_asks() {
         job: ids[0],
         token: Some(token),
         outcome,
-        duration: None,
+        details: Details::default(),
         output: FinalOutput::None,
     };
     let mut reports: Vec<_> = outcomes.into_iter().map(ended).collect();
-    reports[0].duration = Some(Duration::from_millis(1_234));
+    reports[0].details.duration = Some(Duration::from_millis(1_234));
     reports[1].output = FinalOutput::Rest(vec![chunk(2, b"rest")]);
     reports[2].output = FinalOutput::Whole { stdout: "o".into(), stderr: Bytes::from_static(b"\xfe") };
     assert!(client.finish(&w, reports).await.is_err());

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Shared;
 use crate::Error;
 use crate::executor::Stream;
-use crate::job::{Attempt, Command, Job, JobSpec, Outcome, State};
+use crate::job::{Attempt, Command, Details, Job, JobSpec, Outcome, State};
 use crate::service::{AttemptView, Ended, JobUpdate, JobView, Registration, Usage, WorkerStatus, WorkerView};
 use crate::store::WorkerRow;
 use crate::time::Timestamp;

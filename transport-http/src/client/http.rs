@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cmdexec_core::Error;
+use cmdexec_core::files::ByteStream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use reqwest::{Response, Url};
+use reqwest::{RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::refusal;
 use super::retry::{Jitter, Retry};
+use super::sending::Sending;
 use super::{BuildError, Options};
 
 /// The way to the server.
@@ -64,6 +66,11 @@ impl Call {
     /// A change that is harmless to repeat.
     pub(super) fn post(who: As, path: impl Into<String>, body: Bytes) -> Self {
         Self { method: Method::POST, body: Some(body), ..Self::get(who, path) }
+    }
+
+    /// A change whose body goes beside it ([`Http::send`]).
+    pub(super) fn sending(who: As, path: impl Into<String>) -> Self {
+        Self { method: Method::POST, repeatable: false, ..Self::get(who, path) }
     }
 
     pub(super) fn delete(who: As, path: impl Into<String>) -> Self {
@@ -234,15 +241,7 @@ impl Http {
 
     /// Makes a call once.
     async fn tried(&self, call: &Call, reading: Reading) -> Result<(StatusCode, Read), Failed> {
-        let mut request = self.client.request(call.method.clone(), format!("{}{}", self.base, call.path));
-        request = request.headers(call.headers.clone());
-        let (name, token) = match call.who {
-            As::User => (AUTHORIZATION, &self.user),
-            As::Worker => (HeaderName::from_static("x-worker-token"), &self.worker),
-        };
-        if let Some(token) = token {
-            request = request.header(name, token.clone());
-        }
+        let mut request = self.request(call);
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
         }
@@ -250,6 +249,23 @@ impl Http {
             let why = reasons(&error);
             if error.is_connect() { Failed::Unsent(why) } else { Failed::Broken(why) }
         })?;
+        self.answered(call, response, reading).await
+    }
+
+    fn request(&self, call: &Call) -> RequestBuilder {
+        let request = self.client.request(call.method.clone(), format!("{}{}", self.base, call.path));
+        let request = request.headers(call.headers.clone());
+        let (name, token) = match call.who {
+            As::User => (AUTHORIZATION, &self.user),
+            As::Worker => (HeaderName::from_static("x-worker-token"), &self.worker),
+        };
+        match token {
+            Some(token) => request.header(name, token.clone()),
+            None => request,
+        }
+    }
+
+    async fn answered(&self, call: &Call, response: Response, reading: Reading) -> Result<(StatusCode, Read), Failed> {
         let status = response.status();
         if status.is_success() {
             let answer = match reading {
@@ -285,6 +301,35 @@ impl Http {
             }
         }
         Ok(all.map_or(first, BytesMut::freeze))
+    }
+
+    /// Makes a call once with a body that is not in memory. It may take any time, as long as it goes on.
+    pub(super) async fn send<T: DeserializeOwned>(&self, call: &Call, bytes: ByteStream) -> Result<T, Error> {
+        let (sending, body) = Sending::begin(bytes);
+        let kind = HeaderValue::from_static("application/zip");
+        let request = self.request(call).header(CONTENT_TYPE, kind).body(reqwest::Body::wrap_stream(body));
+        let tried = async {
+            let response = request.send().await.map_err(|error| Failed::Broken(reasons(&error)))?;
+            self.answered(call, response, Reading::Whole).await
+        };
+        let tried = tokio::select! {
+            tried = tried => tried,
+            () = sending.stalled(self.options.call_timeout) => {
+                Err(Failed::Broken(format!("nothing was taken or answered for {:?}", self.options.call_timeout)))
+            }
+        };
+        if let Some(error) = sending.error() {
+            return Err(error);
+        }
+        match tried {
+            Ok((_, Read::Whole(body))) => serde_json::from_slice(&body).map_err(|error| {
+                self.note(format!("{}{} answered what was not expected: {error}", self.base, call.route()));
+                Error::Internal
+            }),
+            Ok((_, Read::Open(_))) => Err(Error::Internal),
+            Err(Failed::Refused(error)) => Err(error),
+            Err(Failed::Unsent(why) | Failed::Broken(why)) => Err(self.unreachable(call, &why)),
+        }
     }
 
     fn unreachable(&self, call: &Call, why: &str) -> Error {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cmdexec_core::Error;
+use cmdexec_core::files::{ByteStream, Download, FileId, GetRange, StoredFile};
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::Status;
 use cmdexec_core::service::{
@@ -15,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::http::{As, Call, body};
-use super::{Client, events};
+use super::{Client, download, events};
 use crate::wire;
 
 /// How many jobs one request asks about: each may come with 128 KiB of output.
@@ -157,6 +158,35 @@ impl JobService for Client {
     async fn remove_worker(&self, worker: &WorkerId) -> Result<(), Error> {
         let id: String = form_urlencoded::byte_serialize(worker.as_str().as_bytes()).collect();
         self.http.call_for_nothing(&Call::delete(As::User, format!("/api/workers/{id}"))).await
+    }
+
+    async fn upload(&self, name: Option<&str>, bytes: ByteStream) -> Result<StoredFile, Error> {
+        let call = Call::sending(As::User, "/api/files/upload");
+        let call = name.iter().fold(call, |call, name| call.query("name", name));
+        let stored: wire::Stored = self.http.send(&call, bytes).await?;
+        stored.into_stored().ok_or(Error::Internal)
+    }
+
+    async fn files(&self, after: Option<FileId>, limit: usize) -> Result<Vec<StoredFile>, Error> {
+        let call = Call::get(As::User, "/api/files/list").query("limit", limit);
+        let call = after.iter().fold(call, |call, after| call.query("cursor", after));
+        let page: wire::StoredPage = self.http.call(&call).await?;
+        let files: Option<Vec<_>> = page.files.into_iter().map(wire::Stored::into_stored).collect();
+        files.ok_or(Error::Internal)
+    }
+
+    async fn file(&self, id: FileId) -> Result<StoredFile, Error> {
+        let stored: wire::Stored = self.http.call(&Call::get(As::User, format!("/api/files/{id}"))).await?;
+        stored.into_stored().ok_or(Error::Internal)
+    }
+
+    async fn download(&self, id: FileId, range: Option<GetRange>) -> Result<Download, Error> {
+        let response = self.http.open(&download::call(As::User, id, range.as_ref())?).await?;
+        download::begin(Arc::clone(&self.http), id, response)
+    }
+
+    async fn delete_file(&self, id: FileId) -> Result<(), Error> {
+        self.http.call_for_nothing(&Call::delete(As::User, format!("/api/files/{id}")).once()).await
     }
 }
 

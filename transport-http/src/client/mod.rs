@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+mod download;
 mod events;
 mod http;
 mod jobs;
@@ -10,6 +11,7 @@ mod options;
 mod pack;
 mod refusal;
 mod retry;
+mod sending;
 mod worker;
 
 pub use options::Options;

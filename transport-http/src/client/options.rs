@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Options {
     /// How long a connection may take to be made. 5 s by default.
     pub connect_timeout: Duration,
-    /// How long one try of an ordinary call may take. 35 s by default: a little more than the server gives it.
+    /// How long one try of an ordinary call may take, and the sending of a file may stand still. 35 s by default: a little more
+    /// than the server gives it.
     pub call_timeout: Duration,
     /// How much longer than asked for a long poll may take. 10 s by default.
     pub poll_margin: Duration,
@@ -20,7 +21,7 @@ pub struct Options {
     pub max_backoff: Duration,
     /// For how long a broken stream of events is taken up again before it fails, counted from the last event. 5 min by default.
     pub resume_for: Duration,
-    /// After what silence a stream of events counts as broken; the server says at least every 15 s that it is alive.
+    /// After what silence a stream of events, or a file on its way here, counts as broken; the server says at least every 15 s that it is alive.
     /// 45 s by default.
     pub stream_idle_timeout: Duration,
     /// The largest answer that is taken. 64 MiB by default.

@@ -19,6 +19,13 @@ pub(super) fn error(status: StatusCode, retry_after: Option<Duration>, body: &[u
         let problems = problem.problems.into_iter().map(|problem| Problem::new(problem.field, problem.message));
         return Some(Error::Invalid(problems.collect()));
     }
+    if let Some(limit) = problem.limit {
+        match problem.code.as_str() {
+            "file_too_large" => return Some(Error::FileTooLarge { most: limit }),
+            "quota_exceeded" => return Some(Error::QuotaExceeded { quota: limit }),
+            _ => {}
+        }
+    }
     if let Some(error) = by_code(&problem.code, retry_after) {
         return Some(error);
     }
@@ -35,6 +42,7 @@ pub(super) fn by_code(code: &str, retry_after: Option<Duration>) -> Option<Error
         "job_not_found" => Error::JobNotFound,
         "worker_not_found" => Error::WorkerNotFound,
         "file_not_found" => Error::FileNotFound,
+        "file_in_use" => Error::FileInUse,
         "job_finished" => Error::JobFinished,
         "lease_lost" => Error::LeaseLost,
         "idempotency_conflict" => Error::IdempotencyConflict,

@@ -1,20 +1,23 @@
 //! What a worker does, as calls: as many jobs a call as there are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cmdexec_core::Error;
+use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, InputStream, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
-    OutputPieces, Registered, Registration, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
+    Registered, Registration, WorkerService,
 };
+use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::Client;
 use super::http::{As, Call, body};
 use super::pack::Packer;
 use super::refusal;
+use super::{Client, download};
 use crate::wire;
 
 /// The most that a request with output may have.
@@ -119,14 +122,33 @@ impl WorkerService for Client {
         Ok(acks)
     }
 
-    async fn input(&self, worker: &WorkerId, job: JobId, token: LeaseToken) -> Result<InputStream, Error> {
-        let asking = OutputBatch { job, token: Some(token), pieces: OutputPieces::Numbered(Vec::new()) };
-        for ack in self.append_output(worker, vec![asking]).await? {
-            ack?;
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        let call = download::call(As::Worker, file, range.as_ref())?;
+        let call = worker.iter().fold(call, |call, worker| call.query("workerId", worker));
+        let response = self.http.open(&call).await?;
+        download::begin(Arc::clone(&self.http), file, response)
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        let mut call = Call::sending(As::Worker, "/api/jobs/artifacts").query("jobId", job).query("workerId", worker);
+        if let Some(token) = token {
+            let mut token = HeaderValue::try_from(token.reveal()).map_err(|_| Error::Internal)?;
+            token.set_sensitive(true);
+            call = call.header(HeaderName::from_static("x-lease-token"), token);
         }
-        // No job that came over HTTP brings a file: the server refuses them by name.
-        self.http.note("files can't be fetched over HTTP yet".to_owned());
-        Err(Error::FileNotFound)
+        let artifacts: wire::Artifacts = self.http.send(&call, bytes).await?;
+        artifacts.file_id.parse().map_err(|_| Error::Internal)
     }
 }
 

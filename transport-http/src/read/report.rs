@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cmdexec_core::Error;
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::job::Outcome;
+use cmdexec_core::job::{Details, Outcome, Step};
 use cmdexec_core::service::{FinalOutput, FinishedAttempt};
 
 use super::{Fields, Json, Malformed, Problems, output};
@@ -90,7 +90,13 @@ fn attempt(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<FinishedAttempt> {
     }
     let millis = fields.whole("durationMs", 0..=i128::from(u32::MAX) * 1_000).map(Duration::from_millis);
     let duration = millis.or(seconds.flatten().map(|Seconds(duration)| duration));
-    for later in ["artifacts", "resultZipBase64", "resultZipName"] {
+    let details = Details {
+        duration,
+        steps: steps(fields),
+        artifacts: fields.parsed("artifacts"),
+        warnings: fields.texts("warnings").unwrap_or_default(),
+    };
+    for later in ["resultZipBase64", "resultZipName"] {
         fields.unsupported(later);
     }
     let output = final_output(fields);
@@ -102,7 +108,23 @@ fn attempt(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<FinishedAttempt> {
             message.map(|message| Outcome::ExecutorError { message: short(message) })
         }
     };
-    Some(FinishedAttempt { job: job?, token, outcome: outcome?, duration, output })
+    Some(FinishedAttempt { job: job?, token, outcome: outcome?, details, output })
+}
+
+/// How the steps ended.
+fn steps(fields: &mut Fields<'_, '_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (i, item) in fields.list("steps").unwrap_or_default().into_iter().enumerate() {
+        let mut fields = fields.item(item, "steps", i);
+        let exit_code = fields.whole("exitCode", i128::from(i32::MIN)..=i128::from(i32::MAX));
+        fields.require("duration");
+        match fields.number("duration").map(Seconds::from_f64) {
+            Some(Some(Seconds(duration))) => steps.push(Step { exit_code, duration }),
+            Some(None) => fields.wrong("duration", "must be a number of seconds, not negative"),
+            None => {}
+        }
+    }
+    steps
 }
 
 /// How the attempt ended: precisely by `outcome`, or by its exit code.

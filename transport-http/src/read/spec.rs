@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use cmdexec_core::Error;
+use cmdexec_core::files::FileId;
 use cmdexec_core::job::{Backoff, JobSpec, Network, Resources};
 
 use super::{Fields, Json, Malformed, Problems};
 use crate::older;
-use crate::wire::{Cpus, Seconds};
+use crate::wire::{self, Cpus, Seconds};
 
 /// How many jobs a batch may have.
 const MAX_BATCH: usize = 10_000;
@@ -132,9 +133,10 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     spec.backoff = backoff(fields).unwrap_or(spec.backoff);
     spec.exclusive = fields.flag("exclusive").unwrap_or(spec.exclusive);
     spec.run_at = fields.time("runAt");
-    for later in
-        ["fileId", "fileUrl", "filename", "workingDirectory", "gpus", "dependsOn", "reuse", "secrets", "outputs"]
-    {
+    spec.input = input(fields);
+    spec.working_directory = fields.text("workingDirectory");
+    spec.outputs = fields.texts("outputs").unwrap_or_default();
+    for later in ["filename", "gpus", "dependsOn", "reuse", "secrets"] {
         fields.unsupported(later);
     }
     for problem in spec.validate() {
@@ -162,6 +164,20 @@ fn command(fields: &mut Fields<'_, '_>) -> JobSpec {
         _ => fields.texts(way).map(JobSpec::steps),
     };
     spec.unwrap_or_else(|| JobSpec::shell("true"))
+}
+
+/// The ZIP to unpack, by its id or its URL.
+fn input(fields: &mut Fields<'_, '_>) -> Option<FileId> {
+    let id: Option<FileId> = fields.parsed("fileId");
+    let Some(url) = fields.text("fileUrl") else { return id };
+    let Some(named) = wire::file_of(&url) else {
+        fields.wrong("fileUrl", "must be one that this server gave out, such as /uploads/{fileId}.zip");
+        return id;
+    };
+    if id.is_some_and(|id| id != named) {
+        fields.wrong("fileUrl", "is another file than fileId");
+    }
+    Some(named)
 }
 
 fn backoff(fields: &mut Fields<'_, '_>) -> Option<Backoff> {

@@ -122,7 +122,7 @@ async fn read(body: &mut axum::body::Body, limit: usize, idle: Duration) -> Resu
 }
 
 /// Reads on for a moment: a connection that is closed with bytes unread is reset, and the answer lost with it.
-async fn discard(body: &mut axum::body::Body) {
+pub(super) async fn discard(body: &mut axum::body::Body) {
     const MOST: usize = 16 * 1024 * 1024;
     let _ = tokio::time::timeout(Duration::from_secs(1), async {
         let mut discarded = 0;

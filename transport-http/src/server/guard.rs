@@ -30,6 +30,8 @@ pub(super) enum Access {
     Submit,
     /// Admins.
     Admin,
+    /// Users of every role, and workers, who are not counted.
+    Download,
     /// Workers. Those of their routes that have limits count for themselves, once they know for whom.
     Worker,
 }
@@ -46,6 +48,17 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let Guard { app, access } = guard;
     if access == Access::Worker {
         return match worker(&app, request.headers()) {
+            Ok(claims) => {
+                request.extensions_mut().insert(claims);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        };
+    }
+    if access == Access::Download
+        && let Some(claimed) = claimed_worker(&app, request.headers())
+    {
+        return match claimed {
             Ok(claims) => {
                 request.extensions_mut().insert(claims);
                 next.run(request).await
@@ -101,6 +114,18 @@ fn worker(app: &App, headers: &HeaderMap) -> Result<Arc<WorkerClaims>, Problem> 
         Problem::unauthenticated("a worker's token is needed: x-worker-token, or Authorization: Bearer …")
     })?;
     app.tokens.worker(token).map_err(|error| refused(&error))
+}
+
+/// The worker that a request is from that may be a user's too; `None` if it does not look like a worker's.
+fn claimed_worker(app: &App, headers: &HeaderMap) -> Option<Result<Arc<WorkerClaims>, Problem>> {
+    if headers.contains_key("x-worker-token") {
+        return Some(worker(app, headers));
+    }
+    let token = bearer(headers)?;
+    if app.tokens.user(token).is_ok() {
+        return None;
+    }
+    app.tokens.worker(token).ok().map(Ok)
 }
 
 fn refused(error: &token::Error) -> Problem {
@@ -190,5 +215,23 @@ impl<S: Sync> FromRequestParts<S> for Worker {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let claims = parts.extensions.get::<Arc<WorkerClaims>>().cloned();
         claims.map(Self).ok_or_else(|| Error::Internal.into())
+    }
+}
+
+/// Whoever the guard let through to a download.
+#[derive(Debug, Clone)]
+pub(super) enum Visitor {
+    User(User),
+    Worker(Worker),
+}
+
+impl<S: Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Worker::from_request_parts(parts, state).await {
+            Ok(worker) => Ok(Self::Worker(worker)),
+            Err(_) => User::from_request_parts(parts, state).await.map(Self::User),
+        }
     }
 }

@@ -30,10 +30,12 @@ mod meter;
 mod options;
 mod peer;
 mod problem;
+mod range;
 mod routes;
 mod serve;
 mod sse;
 mod tokens;
+mod upload;
 
 pub use meter::{REQUEST_SECONDS, REQUESTS};
 pub use options::Options;
@@ -76,6 +78,8 @@ struct App {
     started: Duration,
     /// The memory that large bodies share.
     large_bodies: Arc<Semaphore>,
+    /// How many files may come in at once.
+    uploads: upload::Uploads,
     health: routes::Health,
     request_ids: edge::RequestIds,
     openapi: OnceLock<Bytes>,
@@ -148,6 +152,7 @@ impl Builder {
             workers: known::Known::default(),
             started: clock.uptime(),
             large_bodies: Arc::new(Semaphore::new(options.max_body_memory / body::UNIT)),
+            uploads: upload::Uploads::new(options.max_uploads),
             health: routes::Health::default(),
             request_ids: edge::RequestIds::new(),
             openapi: OnceLock::new(),

@@ -40,6 +40,12 @@ pub struct Options {
     pub write_timeout: Duration,
     /// How many bytes of bodies larger than 1 MiB are in memory at once; others wait. 256 MiB by default, and at least 64 MiB.
     pub max_body_memory: usize,
+    /// How many bytes a file may have: what says that it has more is refused before it is read. 256 MiB by default; to be the
+    /// same as the coordinator's.
+    pub max_file_size: u64,
+    /// How many files may come in at once, half of them one user's or worker's; others wait, as long as a client may pause within
+    /// a body. Each takes 3 MiB of memory where files are kept in a folder, and 15 MiB elsewhere. 8 by default.
+    pub max_uploads: usize,
     /// How many connections there may be at once; others wait to be accepted. 10,000 by default.
     pub max_connections: usize,
     /// How many calls of one worker there may be at once. 32 by default.
@@ -67,6 +73,8 @@ impl Default for Options {
             body_timeout: Duration::from_mins(5),
             write_timeout: Duration::from_secs(30),
             max_body_memory: 256 * 1024 * 1024,
+            max_file_size: 256 << 20,
+            max_uploads: 8,
             max_connections: 10_000,
             max_worker_calls: 32,
             keep_alive: Duration::from_secs(15),
@@ -96,6 +104,8 @@ impl Options {
             check(!duration.is_zero(), name, "must be more than 0".to_owned());
         }
         check(self.max_body_memory >= super::body::BATCH, "max_body_memory", "must be at least 64 MiB".to_owned());
+        check(self.max_file_size > 0, "max_file_size", "must be more than 0".to_owned());
+        check(self.max_uploads > 0, "max_uploads", "must be more than 0".to_owned());
         check(self.max_connections > 0, "max_connections", "must be more than 0".to_owned());
         check(self.max_worker_calls > 0, "max_worker_calls", "must be more than 0".to_owned());
         for origin in &self.cors_origins {

@@ -22,11 +22,20 @@ struct Inner {
     detail: Cow<'static, str>,
     problems: Vec<cmdexec_core::job::Problem>,
     retry_after: Option<Duration>,
+    /// The most that would have been taken.
+    limit: Option<u64>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { status, code, detail: detail.into(), problems: Vec::new(), retry_after: None }))
+        Self(Box::new(Inner {
+            status,
+            code,
+            detail: detail.into(),
+            problems: Vec::new(),
+            retry_after: None,
+            limit: None,
+        }))
     }
 
     /// No credentials, or none that are good. One wording for whatever is wrong with them, except that they are old.
@@ -48,6 +57,15 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// An error whose status depends on where it came up.
+    pub(crate) fn with_status(status: StatusCode, error: Error) -> Self {
+        let mut problem = Self::from(error);
+        problem.0.status = status;
+        problem
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match &error {
@@ -55,13 +73,21 @@ impl From<Error> for Problem {
             Error::JobNotFound | Error::WorkerNotFound | Error::FileNotFound => StatusCode::NOT_FOUND,
             Error::Unauthenticated => StatusCode::UNAUTHORIZED,
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
-            Error::JobFinished | Error::LeaseLost | Error::IdempotencyConflict => StatusCode::CONFLICT,
+            Error::FileTooLarge { .. } | Error::QuotaExceeded { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::JobFinished | Error::FileInUse | Error::LeaseLost | Error::IdempotencyConflict => {
+                StatusCode::CONFLICT
+            }
             Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let mut problem = Self::new(status, error.code(), error.to_string());
         problem.0.retry_after = error.retry_after();
+        problem.0.limit = match error {
+            Error::FileTooLarge { most } => Some(most),
+            Error::QuotaExceeded { quota } => Some(quota),
+            _ => None,
+        };
         if let Error::Invalid(problems) = error {
             problem.0.problems = problems;
         }
@@ -77,7 +103,7 @@ impl From<Malformed> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Inner { status, code, detail, problems, retry_after } = *self.0;
+        let Inner { status, code, detail, problems, retry_after, limit } = *self.0;
         // Whole seconds, rounded up: sooner would be refused again.
         let retry_after =
             retry_after.map(|after| u64::try_from(after.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1));
@@ -92,6 +118,7 @@ impl IntoResponse for Problem {
                 .into_iter()
                 .map(|problem| wire::FieldProblem { field: problem.field, message: problem.message })
                 .collect(),
+            limit,
             retry_after_seconds: retry_after,
         };
         // A struct of strings and numbers always serialises.

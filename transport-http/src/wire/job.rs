@@ -5,7 +5,7 @@ use cmdexec_core::service::Ended;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Seconds, Spec, Time};
+use super::{Seconds, Spec, Step, Time};
 
 /// A job: everything in its spec, and where it stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +61,12 @@ pub(crate) struct Job {
     /// Its attempts, oldest first, the current one included.
     #[serde(default)]
     pub(crate) attempts: Vec<Attempt>,
+    /// Where the ZIP is of what `outputs` found, of the last attempt that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifacts_url: Option<String>,
+    /// What to know of the last attempt that is over though it changed nothing, such as an output that was not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     #[serde(flatten)]
     pub(crate) spec: Spec,
 }
@@ -68,6 +74,7 @@ pub(crate) struct Job {
 /// How a job's last attempt that is over went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct RunResult {
     /// Whether the command did what it was asked to.
     pub(crate) success: bool,
@@ -77,6 +84,12 @@ pub(crate) struct RunResult {
     /// How many lines there are in `stdout` and `stderr`; absent in a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lines: Option<usize>,
+    /// How each of `commands` went that was begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<Step>,
+    /// Where the ZIP is of what that attempt left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifacts_url: Option<String>,
 }
 
 /// One attempt of a job.
@@ -216,10 +229,11 @@ pub(crate) enum EndedName {
 
 #[cfg(feature = "server")]
 mod write {
+    use cmdexec_core::job::Details;
     use cmdexec_core::service::{AttemptView, JobUpdate, JobView, SubmittedJob};
 
-    use super::{Attempt, Created, Job, RunResult, Update};
-    use crate::wire::{Seconds, Spec, Time, encode};
+    use super::{Attempt, Created, Job, RunResult, Step, Update};
+    use crate::wire::{Seconds, Spec, Time, encode, file_url};
 
     impl Job {
         /// The job with all that is known of it.
@@ -237,7 +251,7 @@ mod write {
 
         /// The job as it stands in a list.
         pub(crate) fn summary(view: &JobView) -> Self {
-            let over = view.status.is_finished() || view.duration.is_some();
+            let over = view.status.is_finished() || view.details != Details::default();
             Self {
                 job_id: view.id.as_uuid(),
                 status: view.status,
@@ -258,10 +272,14 @@ mod write {
                 reason: view.reason,
                 result: over.then(|| RunResult {
                     success: view.exit_code == Some(0),
-                    duration: view.duration.map(Seconds),
+                    duration: view.details.duration.map(Seconds),
                     lines: None,
+                    steps: view.details.steps.iter().map(Step::from).collect(),
+                    artifacts_url: view.details.artifacts.map(file_url),
                 }),
                 attempts: view.attempts.iter().map(Attempt::from).collect(),
+                artifacts_url: view.artifacts.map(file_url),
+                warnings: view.details.warnings.clone(),
                 spec: Spec { env: None, ..Spec::whole(&view.spec) },
             }
         }
@@ -303,10 +321,11 @@ mod write {
 #[cfg(feature = "client")]
 mod read {
     use cmdexec_core::id::JobId;
+    use cmdexec_core::job::Details;
     use cmdexec_core::service::{AttemptView, JobView};
 
     use super::{Attempt, Job};
-    use crate::wire::{Seconds, decode};
+    use crate::wire::{Seconds, decode, file_of};
 
     impl Job {
         /// The job as the service that was asked gave it; `None` if the answer makes no sense.
@@ -315,6 +334,16 @@ mod read {
                 Some(base64) => decode(&base64),
                 None => Some(text.unwrap_or_default().into()),
             };
+            let file = |url: Option<String>| match url {
+                None => Some(None),
+                Some(url) => file_of(&url).map(Some),
+            };
+            let mut details = Details { warnings: self.warnings, ..Details::default() };
+            if let Some(result) = self.result {
+                details.duration = result.duration.map(|Seconds(duration)| duration);
+                details.steps = result.steps.into_iter().map(Into::into).collect();
+                details.artifacts = file(result.artifacts_url)?;
+            }
             let attempts: Option<Vec<_>> = self.attempts.into_iter().map(Attempt::into_view).collect();
             Some(JobView {
                 id: JobId::from_uuid(self.job_id),
@@ -327,7 +356,8 @@ mod read {
                 started: self.started_at.map(|t| t.0),
                 completed: self.completed_at.map(|t| t.0),
                 exit_code: self.exit_code,
-                duration: self.result.and_then(|r| r.duration).map(|Seconds(duration)| duration),
+                details,
+                artifacts: file(self.artifacts_url)?,
                 reason: self.reason,
                 error: self.error,
                 attempts: attempts?,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 #[cfg(feature = "server")]
-use super::Seconds;
+use super::{Seconds, file_url};
 use super::{Spec, Time};
 
 /// A job that a worker has the lease for, with what of its spec a worker needs.
@@ -22,6 +22,9 @@ pub(crate) struct Lease {
     pub(crate) lease_ttl_ms: u64,
     /// When the lease ends if no heartbeat renews it, by the server's clock.
     pub(crate) lease_expires_at: Time,
+    /// The SHA-256 of the ZIP at `fileUrl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file_sha256: Option<String>,
     #[serde(flatten)]
     pub(crate) spec: Spec,
 }
@@ -42,12 +45,16 @@ impl From<&LeasedJob> for Lease {
         spec.exclusive = Some(leased.spec.exclusive);
         // The submitter's own.
         spec.idempotency_key = None;
+        // The digest says it.
+        spec.file_id = None;
+        spec.file_url = leased.spec.input.map(file_url);
         Self {
             job_id: leased.job.as_uuid(),
             lease_token: leased.token.reveal(),
             attempt: leased.attempt,
             lease_ttl_ms: u64::try_from(leased.lease.as_millis()).unwrap_or(u64::MAX),
             lease_expires_at: Time(leased.expires),
+            file_sha256: leased.spec.input.map(|id| id.to_string()),
             spec,
         }
     }
@@ -63,7 +70,7 @@ impl Lease {
             attempt: self.attempt,
             lease: std::time::Duration::from_millis(self.lease_ttl_ms),
             expires: self.lease_expires_at.0,
-            spec: self.spec.into_spec()?.into(),
+            spec: Spec { file_id: self.file_sha256, ..self.spec }.into_spec()?.into(),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! (`crate::read`), so that it can name every wrong field at once; a test holds both to the same names.
 
 mod bytes;
+mod file;
 mod job;
 mod lease;
 mod output;
@@ -14,10 +15,13 @@ mod stats;
 mod worker;
 
 pub(crate) use bytes::{decode, encode};
+pub(crate) use file::{
+    Artifacts, FILE_CREATED, FILE_EXPIRES, FILE_NAME, Stored, StoredPage, decoded_name, encoded_name, file_of, file_url,
+};
 pub(crate) use job::{Created, CreatedBatch, Job, JobList, JobPage, JobState, Update};
 pub(crate) use lease::{Lease, Leases};
 pub(crate) use output::{BatchAck, Chunk, Event, OutputAck};
-pub(crate) use report::{Report, ReportAck};
+pub(crate) use report::{Report, ReportAck, Step};
 pub(crate) use scalar::{Cpus, Seconds, Time};
 pub(crate) use spec::Spec;
 pub(crate) use stats::Stats;
@@ -58,6 +62,9 @@ pub(crate) struct Problem {
     /// Every field that is wrong, and how.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) problems: Vec<FieldProblem>,
+    /// The most that would have been taken, in bytes, where something was too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u64>,
     /// When to try again. Older clients read it here, newer ones from the header `Retry-After`.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "retryAfterSeconds")]
     pub(crate) retry_after_seconds: Option<u64>,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 #[cfg(feature = "client")]
 use super::encode;
-use super::{BatchAck, Chunk};
+use super::{BatchAck, Chunk, Seconds};
 
 /// The end of an attempt: by its `exitCode`, or precisely by its `outcome`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +32,15 @@ pub(crate) struct Report {
     /// Milliseconds that the command ran. `duration` says the same in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) duration_ms: Option<u64>,
+    /// How each of `commands` ended that was begun, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<Step>,
+    /// The `fileId` of the artifacts that were uploaded for this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifacts: Option<String>,
+    /// What the job's owner should know though it changes nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     /// The attempt's last pieces of output, numbered on from those that were sent before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) chunks: Vec<Chunk>,
@@ -45,6 +54,31 @@ pub(crate) struct Report {
     pub(crate) stderr: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stderr_base64: Option<String>,
+}
+
+/// How one of a job's `commands` ended.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Step {
+    /// Its exit code; 128 + the number for a signal. Null if it was under way when the job was ended.
+    #[serde(default)]
+    pub(crate) exit_code: Option<i32>,
+    /// Seconds that it ran.
+    pub(crate) duration: Seconds,
+}
+
+impl From<&cmdexec_core::job::Step> for Step {
+    fn from(step: &cmdexec_core::job::Step) -> Self {
+        Self { exit_code: step.exit_code, duration: Seconds(step.duration) }
+    }
+}
+
+#[cfg(feature = "client")]
+impl From<Step> for cmdexec_core::job::Step {
+    fn from(Step { exit_code, duration: Seconds(duration) }: Step) -> Self {
+        Self { exit_code, duration }
+    }
 }
 
 /// Several reports of one worker. Describes the body: clients pack it item by item.
@@ -132,7 +166,10 @@ impl Report {
             exit_code: attempt.outcome.exit_code(),
             // An exit code says it all for most, and keeps the common report short.
             outcome: (!matches!(outcome, Outcome::Exited { .. })).then_some(outcome),
-            duration_ms: attempt.duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            duration_ms: attempt.details.duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            steps: attempt.details.steps.iter().map(Step::from).collect(),
+            artifacts: attempt.details.artifacts.map(|id| id.to_string()),
+            warnings: attempt.details.warnings.clone(),
             chunks: Vec::new(),
             stdout: None,
             stdout_base64: None,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use cmdexec_core::job::{Command, JobSpec, Network, Resources};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "server")]
+use super::file_url;
 use super::{Cpus, Seconds, Time};
 
 /// What to run, with what, under which limits, and what to do if it goes wrong. Exactly one of `command`, `args` and
@@ -30,6 +32,18 @@ pub(crate) struct Spec {
     /// The container image to run in; without one, an isolated process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) container_image: Option<String>,
+    /// The ZIP to unpack into the working directory: an upload's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_id: Option<String>,
+    /// The same by its URL, as this server gave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_url: Option<String>,
+    /// The directory inside the ZIP to start in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) working_directory: Option<String>,
+    /// Which files to keep after the run, as globs relative to the working directory: they become the job's artifacts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outputs: Option<Vec<String>>,
     /// The job's environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) env: Option<BTreeMap<String, String>>,
@@ -111,6 +125,7 @@ impl Spec {
     #[cfg(feature = "server")]
     pub(crate) fn whole(spec: &JobSpec) -> Self {
         let mut whole = Self::sparse(spec);
+        whole.file_url = spec.input.map(file_url);
         whole.env = Some(spec.env.clone());
         whole.timeout = Some(Seconds(spec.timeout));
         whole.labels = Some(spec.labels.clone());
@@ -139,6 +154,10 @@ impl Spec {
             commands,
             name: spec.name.clone(),
             container_image: spec.container_image.clone(),
+            file_id: spec.input.map(|id| id.to_string()),
+            file_url: None,
+            working_directory: spec.working_directory.clone(),
+            outputs: differs(!spec.outputs.is_empty()).map(|()| spec.outputs.clone()),
             env: differs(!spec.env.is_empty()).map(|()| spec.env.clone()),
             timeout: differs(spec.timeout != default.timeout).map(|()| Seconds(spec.timeout)),
             cpus: cpu_millis.map(Cpus),
@@ -156,7 +175,7 @@ impl Spec {
         }
     }
 
-    /// The spec that this stands for; `None` if it says of several what to run, or of none.
+    /// The spec that this stands for; `None` if it says of several what to run, or of none, or names a file that can't be.
     #[cfg(feature = "client")]
     pub(crate) fn into_spec(self) -> Option<JobSpec> {
         let mut spec = match (self.command, self.args, self.commands) {
@@ -167,6 +186,9 @@ impl Spec {
         };
         spec.name = self.name;
         spec.container_image = self.container_image;
+        spec.input = self.file_id.map(|id| id.parse()).transpose().ok()?;
+        spec.working_directory = self.working_directory;
+        spec.outputs = self.outputs.unwrap_or_default();
         spec.env = self.env.unwrap_or_default();
         spec.timeout = self.timeout.map_or(spec.timeout, |Seconds(timeout)| timeout);
         spec.resources =

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::files::Files;
 use cmdexec_core::id::{Owner, WorkerId};
 use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::MemoryStore;
@@ -63,7 +64,7 @@ impl World {
     }
 
     pub async fn with(options: Options) -> Self {
-        let coordinator = Coordinator::builder(MemoryStore::new()).build().await.unwrap();
+        let coordinator = Coordinator::builder(MemoryStore::new()).files(Files::in_memory()).build().await.unwrap();
         Self::over(Arc::new(coordinator), options).await
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cmdexec_core::coordinator::{Coordinator, Options};
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::job::{JobSpec, Outcome};
+use cmdexec_core::job::{Details, JobSpec, Outcome};
 use cmdexec_core::service::{
     FinalOutput, FinishedAttempt, JobServiceExt, LeaseRequest, LeasedJob, OutputBatch, OutputPieces, Registration,
     Role, Services, WorkerService,
@@ -65,7 +65,7 @@ impl Running {
     pub async fn end(&self) {
         let (job, token) = (self.leased.job, Some(self.leased.token));
         let outcome = Outcome::Exited { code: 0 };
-        let report = FinishedAttempt { job, token, outcome, duration: None, output: FinalOutput::None };
+        let report = FinishedAttempt { job, token, outcome, details: Details::default(), output: FinalOutput::None };
         self.worker.finish(&self.me, vec![report]).await.unwrap().remove(0).unwrap();
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cmdexec_core::Error;
-use cmdexec_core::job::{JobSpec, Outcome, Status};
+use cmdexec_core::job::{Details, JobSpec, Outcome, Status};
 use cmdexec_core::service::{
     Ended, FinishedAttempt, JobQuery, JobServiceExt, OutputQuery, Role, Submission, Usage, WatchQuery, WorkerStatus,
 };
@@ -187,9 +187,9 @@ pub async fn how_long_an_attempt_took_is_known_where_its_worker_does_not_say(rig
     worker.finish(&leased, Outcome::Returned).await.unwrap();
     let leased = worker.take_soon().await;
     rig.clock.advance(Duration::from_secs(7));
-    let silent = FinishedAttempt { duration: None, ..report(&leased, Outcome::Exited { code: 0 }) };
+    let silent = FinishedAttempt { details: Details::default(), ..report(&leased, Outcome::Exited { code: 0 }) };
     worker.report(silent).await.unwrap();
-    assert_eq!(rig.view(id).await.duration, Some(Duration::from_secs(7)));
+    assert_eq!(rig.view(id).await.details.duration, Some(Duration::from_secs(7)));
 }
 
 pub async fn stats_are_of_ones_own_jobs(rig: Rig) {

@@ -63,11 +63,17 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 /// Adds who may call, and what every route may answer.
 fn refusals(operation: &mut Operation) {
     let open = operation.security.is_some();
-    let is_worker = operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "worker protocol"));
-    let schemes: &[&str] = match (open, is_worker) {
-        (true, _) => &[],
-        (false, true) => &["worker"],
-        (false, false) => &["user", "cookie"],
+    let tagged = |name: &str| operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == name));
+    let is_json = match &operation.request_body {
+        Some(RefOr::T(body)) => body.content.contains_key("application/json"),
+        Some(RefOr::Ref(_)) | None => false,
+    };
+    let (is_worker, is_download) = (tagged("worker protocol"), tagged("downloads"));
+    let schemes: &[&str] = match (open, is_worker, is_download) {
+        (true, ..) => &[],
+        (false, true, _) => &["worker"],
+        (false, false, true) => &["user", "cookie", "worker"],
+        (false, false, false) => &["user", "cookie"],
     };
     let none: [&str; 0] = [];
     operation.security = Some(schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, none)).collect());
@@ -83,8 +89,12 @@ fn refusals(operation: &mut Operation) {
         common.push(("422", "Something is wrong with a field: `problems` names each"));
     }
     if has_body {
-        common.extend([("400", "Not JSON"), ("408", "It did not come in time")]);
-        common.extend([("413", "Too large"), ("415", "Not JSON by its content type")]);
+        common.extend([("408", "It did not come in time"), ("413", "Too large")]);
+    }
+    if is_json {
+        common.extend([("400", "Not JSON"), ("415", "Not JSON by its content type")]);
+    } else if has_body {
+        common.push(("400", "The body broke off"));
     }
     common.push(("503", "Something that is needed does not answer now; see `Retry-After`"));
     for (status, description) in common {

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::{App, docs, edge};
 
 mod execute;
+mod files;
 mod health;
 mod jobs;
 mod logs;
@@ -58,8 +59,18 @@ fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(logs::logs))
         .routes(routes!(watch::watch))
         .routes(routes!(workers::list))
-        .routes(routes!(workers::get));
-    let change = OpenApiRouter::new().routes(routes!(jobs::cancel));
+        .routes(routes!(workers::get))
+        .routes(routes!(files::list))
+        .routes(routes!(files::file));
+    let change = OpenApiRouter::new()
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(files::upload))
+        .routes(routes!(files::remove))
+        .routes(routes!(files::remove_by_url));
+    let download = OpenApiRouter::new()
+        .routes(routes!(files::download))
+        .routes(routes!(files::download_named))
+        .routes(routes!(files::download_older));
     let admin = OpenApiRouter::new().routes(routes!(workers::remove));
     let worker = OpenApiRouter::new()
         .routes(routes!(work::register))
@@ -67,12 +78,14 @@ fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(work::get_job))
         .routes(routes!(work::stream_output))
         .routes(routes!(work::check_cancel))
-        .routes(routes!(work::submit_result, work::submit_failure));
+        .routes(routes!(work::submit_result, work::submit_failure))
+        .routes(routes!(files::artifacts));
     OpenApiRouter::with_openapi(docs::frame())
         .merge(group(Access::Submit, submit))
         .merge(group(Access::Read, read))
         .merge(group(Access::Change, change))
         .merge(group(Access::Admin, admin))
+        .merge(group(Access::Download, download))
         .merge(group(Access::Worker, worker))
         .routes(routes!(health::health))
 }
