@@ -6,6 +6,7 @@ use crate::hierarchy;
 use crate::note::{Note, What};
 use crate::prepare::{Ground, in_child};
 use crate::protocol::{Containment, End, Report, Run, Step};
+use crate::steps::Steps;
 use crate::supervise;
 use crate::sys;
 
@@ -18,6 +19,8 @@ pub(crate) struct Job {
     streams: Option<Streams>,
     phase: Phase,
     started: usize,
+    /// How the commands ended, if that is to be told.
+    steps: Option<Steps>,
     stopping: bool,
     cpu_micros: u64,
     max_rss_kib: u64,
@@ -52,6 +55,7 @@ impl Job {
             streams: Some(streams),
             phase: Phase::Ending { end: End::Exited(0), tries: 0 },
             started: 0,
+            steps: None,
             stopping: false,
             cpu_micros: 0,
             max_rss_kib: 0,
@@ -61,12 +65,22 @@ impl Job {
             job.containment = Containment::Supervisor;
         }
         match made {
-            Ok(group) => {
-                job.group = group;
-                job.start_next(desk);
+            Ok(group) => job.group = group,
+            Err(error) => {
+                job.end(End::Failed(Step::Cgroup, sys::errno(&error)));
+                return job;
             }
-            Err(error) => job.end(End::Failed(Step::Cgroup, sys::errno(&error))),
         }
+        if job.run.tell_each {
+            match Steps::new(job.is_supervised()) {
+                Ok(steps) => job.steps = Some(steps),
+                Err(error) => {
+                    job.end(End::Failed(Step::Streams, sys::errno(&error)));
+                    return job;
+                }
+            }
+        }
+        job.start_next(desk);
         job
     }
 
@@ -79,6 +93,7 @@ impl Job {
             streams: None,
             phase: Phase::Ending { end: End::Exited(0), tries: 0 },
             started: 0,
+            steps: None,
             stopping: true,
             cpu_micros: 0,
             max_rss_kib: 0,
@@ -106,6 +121,9 @@ impl Job {
             return self.end(End::Failed(Step::Exec, sys::ENOENT));
         };
         let supervised = self.is_supervised();
+        if let Some(steps) = &mut self.steps {
+            steps.begin();
+        }
         let cloned =
             if supervised { sys::clone_process(None).map(|pid| (pid, false)) } else { self.group.clone_into() };
         let (pid, born_in) = match cloned {
@@ -123,7 +141,7 @@ impl Job {
                 parent: desk.pid,
             };
             if supervised {
-                supervise::supervise(launch);
+                supervise::supervise(launch, self.steps.take());
             }
             launch.become_command(command);
         }
@@ -144,14 +162,25 @@ impl Job {
         self.cpu_micros += ended.cpu_micros;
         self.max_rss_kib = self.max_rss_kib.max(ended.max_rss_kib);
         let status = match note.map(|note| note.what) {
-            Some(What::Refused(step, error)) => return self.end(End::Failed(step, error)),
+            Some(What::Refused(step, error)) => {
+                // A supervisor that can't make a child has seen none end.
+                if let (Some(steps), false) = (&mut self.steps, step == Step::Clone) {
+                    steps.never_began();
+                }
+                return self.end(End::Failed(step, error));
+            }
+            Some(What::Cut) => return self.end(End::Cut),
             Some(What::Ended(status)) => status,
             // A supervisor always leaves a note, unless somebody killed it.
             None if self.is_supervised() => return self.end(End::Failed(Step::Supervisor, 0)),
             None => ended.status,
         };
+        if let (Some(steps), false) = (&mut self.steps, self.containment == Containment::Supervisor) {
+            steps.ended(status);
+        }
         match sys::decode_status(status) {
-            Ok(0) if self.started < self.run.commands.len() && !self.stopping => self.start_next(desk),
+            Ok(0) if self.started < self.run.commands.len() && self.stopping => self.end(End::Cut),
+            Ok(0) if self.started < self.run.commands.len() => self.start_next(desk),
             Ok(code) => self.end(End::Exited(code)),
             Err(signal) => self.end(End::Signaled(signal)),
         }
@@ -208,7 +237,14 @@ impl Job {
             self.kill();
             return None;
         }
-        Some(Report { id: self.run.id, end, out_of_memory, cpu_micros: self.cpu_micros, max_rss_kib: self.max_rss_kib })
+        Some(Report {
+            id: self.run.id,
+            end,
+            commands: self.steps.take().map(Steps::told).unwrap_or_default(),
+            out_of_memory,
+            cpu_micros: self.cpu_micros,
+            max_rss_kib: self.max_rss_kib,
+        })
     }
 }
 

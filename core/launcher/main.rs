@@ -27,6 +27,7 @@ mod prepare;
 #[cfg_attr(not(test), expect(dead_code, reason = "the worker's half of it"))]
 #[path = "../src/executor/process/protocol.rs"]
 mod protocol;
+mod steps;
 mod supervise;
 mod sys;
 
@@ -35,9 +36,6 @@ use job::{Desk, Job};
 use note::Note;
 use prepare::Ground;
 use protocol::{Report, Request, Setup};
-
-/// How many reports travel in one packet at most.
-const REPORTS_A_PACKET: usize = 256;
 
 fn main() -> ExitCode {
     // The socket is standard input; whatever else was left open is somebody else's secret.
@@ -249,7 +247,12 @@ impl Launcher {
 
     fn send_reports(&mut self) {
         while !self.reports.is_empty() {
-            let count = self.reports.len().min(REPORTS_A_PACKET);
+            let mut bytes = 0;
+            let fitting = self.reports.iter().take_while(|report| {
+                bytes += report.packet_len();
+                bytes <= protocol::MAX_PACKET
+            });
+            let count = fitting.count().max(1);
             let packet = Report::encode_all(self.reports.iter().take(count));
             // Full, or gone: the next round finds out.
             if sys::send(self.socket.as_fd(), &packet).is_err() {

@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use crate::child::Launch;
 use crate::note::{Note, What};
 use crate::protocol::Step;
+use crate::steps::Steps;
 use crate::sys;
 
 /// Tells a supervisor to ask its descendants to end.
@@ -20,7 +21,7 @@ pub(crate) const TERMINATE: i32 = sys::SIGUSR1;
 pub(crate) const KILL: i32 = sys::SIGUSR2;
 
 /// Runs the commands in turn while they succeed, ends everything that they left, leaves a note and ends.
-pub(crate) fn supervise(mut launch: Launch<'_>) -> ! {
+pub(crate) fn supervise(mut launch: Launch<'_>, mut steps: Option<Steps>) -> ! {
     // Standard input is the launcher's socket: its end must be seen when the launcher dies.
     sys::close_stream(0);
     let prepared = sys::adopt_orphans().and_then(|()| sys::die_with_parent());
@@ -32,9 +33,14 @@ pub(crate) fn supervise(mut launch: Launch<'_>) -> ! {
     };
     launch.parent = sys::own_pid();
 
-    let mut status = 0;
+    let mut what = What::Ended(0);
     let mut stopping = false;
     for command in &launch.run.commands {
+        if stopping {
+            what = What::Cut;
+            break;
+        }
+        steps.iter_mut().for_each(Steps::begin);
         let main = match sys::clone_process(None) {
             Ok(0) => launch.become_command(command),
             Ok(pid) => pid,
@@ -59,11 +65,12 @@ pub(crate) fn supervise(mut launch: Launch<'_>) -> ! {
                 }
             }
             if let Some(ended) = ended {
-                status = ended;
+                steps.iter_mut().for_each(|steps| steps.ended(ended));
+                what = What::Ended(ended);
                 break;
             }
         }
-        if status != 0 || stopping {
+        if what != What::Ended(0) {
             break;
         }
     }
@@ -74,7 +81,7 @@ pub(crate) fn supervise(mut launch: Launch<'_>) -> ! {
             let _ = sys::reap(-1, true);
         }
     }
-    Note { job: launch.run.id, what: What::Ended(status) }.write(launch.notes);
+    Note { job: launch.run.id, what }.write(launch.notes);
     sys::exit_now(Note::EXIT_CODE)
 }
 

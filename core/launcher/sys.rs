@@ -142,6 +142,7 @@ unsafe extern "C" {
     fn chdir(path: *const c_char) -> c_int;
     fn execve(path: *const c_char, argv: *const *const c_char, env: *const *const c_char) -> c_int;
     fn flock(fd: c_int, operation: c_int) -> c_int;
+    fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
     fn _exit(code: c_int) -> !;
 }
 
@@ -457,6 +458,12 @@ pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Err
 pub(crate) fn try_lock(file: &File) -> io::Result<()> {
     // SAFETY: no memory is involved. LOCK_EX | LOCK_NB.
     check(unsafe { flock(file.as_raw_fd(), 2 | 4) }).map(drop)
+}
+
+/// A file that exists only in memory, and that no program sees that this one turns into.
+pub(crate) fn memory_file() -> io::Result<File> {
+    // SAFETY: a string that ends in NUL; 1 is MFD_CLOEXEC; the new descriptor is ours.
+    unsafe { Ok(File::from_raw_fd(check(memfd_create(c"cmdexec-steps".as_ptr(), 1))?)) }
 }
 
 /// Ends this process at once, running no destructor: in a forked child they would be the parent's.

@@ -73,6 +73,10 @@ mod process_group {
         a_stop_before_the_start_starts_nothing
         steps_run_in_order_and_stop_at_the_first_failure
         steps_share_one_timeout
+        steps_say_how_each_ended
+        steps_say_how_each_ended_though_the_job_was_ended
+        steps_say_how_each_ended_however_many
+        a_stop_between_steps_is_a_stop
         an_argument_list_meets_no_shell
         a_long_command_arrives_whole
         output_is_complete_and_in_order

@@ -33,7 +33,7 @@ pub use steps::StepLog;
 /// - **The first cause wins.** A command that ended by itself before anything else happened is reported as it ended,
 ///   or as [`Outcome::OutOfMemory`] if it did not exit with 0 and the kernel killed one of its processes for want of
 ///   memory. After the timeout it has timed out, whatever it makes of the polite signal. After a stop it was
-///   stopped, unless it exits with 0: then its work is done. Fired before the start, `stop` starts nothing.
+///   stopped, unless it exits with 0 and no step is left: then its work is done. Fired before the start, `stop` starts nothing.
 /// - **Stopping escalates.** When [`RunContext::stop`] fires or the timeout is over: a polite signal to everything the
 ///   job started, [`GRACE`] while output still drains, then kill. A command that exits takes what it left running
 ///   with it, without grace.

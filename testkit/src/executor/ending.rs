@@ -120,6 +120,60 @@ pub async fn steps_share_one_timeout(subject: &Subject) {
     assert!(!ended.text().contains("three"), "{}", ended.text());
 }
 
+/// Each step that was begun is said with its own exit code and how long it ran; those after a failure were not begun.
+pub async fn steps_say_how_each_ended(subject: &Subject) {
+    let ended = subject.run(JobSpec::steps(["true", "sleep 0.2", "exit 9", "true"])).await;
+    ended.exited(9);
+    assert_eq!(ended.codes(), [Some(0), Some(0), Some(9)]);
+    let whole: Vec<_> = ended.steps.iter().map(|step| step.duration >= Duration::from_millis(200)).collect();
+    assert!(whole[1], "{:?}", ended.steps);
+    let ended = subject.run(JobSpec::steps(["true", "kill -TERM $$; sleep 10"])).await;
+    assert_eq!(ended.codes(), [Some(0), Some(143)]);
+    assert_eq!(subject.run(JobSpec::steps(["exit 3"])).await.codes(), [Some(3)]);
+    for plain in [JobSpec::shell("true"), JobSpec::argv(["true"])] {
+        assert_eq!(subject.run(plain).await.codes(), []);
+    }
+}
+
+/// A step that was under way when the time was over has no exit code, but a duration; so has one that was stopped.
+pub async fn steps_say_how_each_ended_though_the_job_was_ended(subject: &Subject) {
+    let mut spec = JobSpec::steps(["true", "trap 'exit 7' TERM; sleep 100 & wait", "true"]);
+    spec.timeout = Duration::from_millis(300);
+    let ended = subject.run(spec).await;
+    assert_eq!((&ended.outcome, &*ended.codes()), (&Outcome::TimedOut, &[Some(0), None][..]));
+    assert!(ended.steps[1].duration >= Duration::from_millis(200), "{:?}", ended.steps);
+
+    let mut trial = subject.begin(JobSpec::steps(["true", STUBBORN]));
+    trial.until("ready").await;
+    trial.stop.cancel();
+    let ended = trial.end().await;
+    assert_eq!((&ended.outcome, &*ended.codes()), (&Outcome::Stopped, &[Some(0), None][..]));
+}
+
+/// A step that answers the polite signal by exiting with 0 has done its own work, and not that of the steps after it.
+pub async fn a_stop_between_steps_is_a_stop(subject: &Subject) {
+    let polite = "trap 'exit 0' TERM; echo ready; sleep 100 & wait";
+    let mut trial = subject.begin(JobSpec::steps([polite, "echo after"]));
+    trial.until("ready").await;
+    trial.stop.cancel();
+    let ended = trial.end().await;
+    assert_eq!((&ended.outcome, &*ended.text()), (&Outcome::Stopped, "ready\n"));
+
+    let mut trial = subject.begin(JobSpec::steps(["true", polite]));
+    trial.until("ready").await;
+    trial.stop.cancel();
+    let ended = trial.end().await;
+    ended.succeeded();
+    assert_eq!(ended.codes(), [Some(0), Some(0)]);
+}
+
+/// As many steps as a job may have are all said.
+pub async fn steps_say_how_each_ended_however_many(subject: &Subject) {
+    let ended = subject.run(JobSpec::steps(vec![":"; 1_000])).await;
+    ended.succeeded();
+    assert_eq!(ended.codes(), vec![Some(0); 1_000]);
+}
+
 /// Arguments arrive as they are: nothing expands, splits or unquotes them.
 pub async fn an_argument_list_meets_no_shell(subject: &Subject) {
     let arguments = ["$HOME", "a b", "", "'q'", "*", "é"];

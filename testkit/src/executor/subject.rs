@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cmdexec_core::executor::{Executor, Limit, RunContext, StepLog, Stream, output_pipe};
 use cmdexec_core::id::JobId;
-use cmdexec_core::job::{JobSpec, Outcome};
+use cmdexec_core::job::{JobSpec, Outcome, Step};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ pub struct Trial {
     pub dir: PathBuf,
     /// Fires the stop signal.
     pub stop: CancellationToken,
+    steps: StepLog,
     running: AbortOnDropHandle<Outcome>,
     reading: AbortOnDropHandle<()>,
     output: watch::Receiver<Output>,
@@ -56,6 +57,8 @@ pub struct Ended {
     pub stdout: Vec<u8>,
     /// Everything it wrote to its standard error.
     pub stderr: Vec<u8>,
+    /// How its steps ended.
+    pub steps: Vec<Step>,
     /// The attempt's directory, which is still there.
     pub dir: PathBuf,
 }
@@ -116,7 +119,7 @@ impl Subject {
     pub fn begin_with(&self, spec: JobSpec, prepare: impl FnOnce(&mut RunContext)) -> Trial {
         let (mut context, mut source) = self.context(spec, 4);
         prepare(&mut context);
-        let (dir, stop) = (context.dir.clone(), context.stop.clone());
+        let (dir, stop, steps) = (context.dir.clone(), context.stop.clone(), context.steps.clone());
         let executor = Arc::clone(&self.executor);
         let running = AbortOnDropHandle::new(tokio::spawn(async move { executor.run(context).await }));
         let (sender, output) = watch::channel(Output::default());
@@ -128,7 +131,7 @@ impl Subject {
                 });
             }
         }));
-        Trial { dir, stop, running, reading, output }
+        Trial { dir, stop, steps, running, reading, output }
     }
 
     /// Runs an attempt to its end.
@@ -155,7 +158,7 @@ impl Trial {
         let outcome = tokio::time::timeout(PATIENCE, self.running).await.expect("an end in time").expect("no panic");
         tokio::time::timeout(PATIENCE, self.reading).await.expect("an end of output").expect("no panic");
         let Output { stdout, stderr } = self.output.borrow().clone();
-        Ended { outcome, stdout, stderr, dir: self.dir }
+        Ended { outcome, stdout, stderr, steps: self.steps.steps(), dir: self.dir }
     }
 
     /// Drops the future that runs the attempt.
@@ -168,6 +171,11 @@ impl Ended {
     /// Its standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// The exit codes of its steps.
+    pub fn codes(&self) -> Vec<Option<i32>> {
+        self.steps.iter().map(|step| step.exit_code).collect()
     }
 
     /// Says everything about an attempt that was to exit with 0 and did not; gives its output.

@@ -13,7 +13,7 @@ use super::unlaunched::Launched;
 use super::user::{Pool, give};
 use super::{Options, Users, plain};
 use crate::executor::{Capabilities, Error, Executor, Kind, Limit, RunContext};
-use crate::job::{Network, Outcome};
+use crate::job::{Command, Network, Outcome};
 
 /// Runs each attempt as isolated processes of this machine.
 ///
@@ -82,7 +82,8 @@ impl ProcessExecutor {
             }
             return Ok(outcome);
         }
-        let job = plain::Running::new(plan, user, out.writer, err.writer);
+        let tell_each = matches!(context.spec.command, Command::Steps(_));
+        let job = plain::Running::new(plan, tell_each, user, out.writer, err.writer);
         Ok(conduct(job, context, self.options.grace, out.reader, err.reader).await)
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::command::Plan;
 use super::launcher::{self, Launcher};
@@ -11,7 +12,7 @@ use super::protocol::{self, Hello, Setup};
 use super::run::{Control, End, Over};
 use super::{Containment, Options};
 use crate::executor::{Limit, RunContext};
-use crate::job::Network;
+use crate::job::{Command, Network, Step};
 
 /// The launcher, if it is wanted and starts.
 #[derive(Debug)]
@@ -108,6 +109,7 @@ fn request(context: &RunContext, plan: &Plan, user: Option<u32>) -> protocol::Ru
         name: format!("{}-{}", context.job, context.attempt).into_bytes(),
         commands: plan.commands.iter().map(|argv| argv.iter().map(|a| a.clone().into_bytes()).collect()).collect(),
         env: plan.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect(),
+        tell_each: matches!(context.spec.command, Command::Steps(_)),
         path: plan.env.get("PATH").cloned().unwrap_or_default().into_bytes(),
         dir: plan.dir.as_os_str().as_bytes().to_vec(),
         user,
@@ -130,7 +132,11 @@ impl Control for Running {
         match self.running.ended().await {
             Ok(report) => {
                 tracing::debug!(cpu_micros = report.cpu_micros, max_rss_kib = report.max_rss_kib, "a job ended");
-                Over { end: end_of(report.end, &self.program), out_of_memory: report.out_of_memory }
+                Over {
+                    end: end_of(report.end, &self.program),
+                    out_of_memory: report.out_of_memory,
+                    steps: report.commands.iter().map(step_of).collect(),
+                }
             }
             Err(gone) => Over::of(End::Refused(gone.to_string())),
         }
@@ -145,8 +151,13 @@ impl Control for Running {
     }
 }
 
+fn step_of(end: &protocol::CommandEnd) -> Step {
+    Step { exit_code: Some(end.code), duration: Duration::from_micros(end.micros) }
+}
+
 fn end_of(end: protocol::End, program: &str) -> End {
     match end {
+        protocol::End::Cut => End::Cut,
         protocol::End::Exited(code) => End::Exited(code),
         protocol::End::Signaled(signal) => End::Signaled(signal),
         protocol::End::Failed(step @ protocol::Step::Supervisor, _) => {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -10,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::command::Plan;
 use super::run::{Control, End, Over};
+use crate::job::Step;
 
 /// A job whose commands are children of this process.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Running {
     err: OwnedFd,
     started: usize,
     current: Option<Group>,
+    /// How the commands ended, if that is to be told.
+    steps: Option<Vec<Step>>,
     stopping: bool,
 }
 
@@ -28,6 +32,7 @@ pub(super) struct Running {
 struct Group {
     child: Child,
     id: Pid,
+    began: Instant,
 }
 
 impl Group {
@@ -46,8 +51,9 @@ impl Drop for Group {
 }
 
 impl Running {
-    pub(super) fn new(plan: Plan, user: Option<u32>, out: OwnedFd, err: OwnedFd) -> Self {
-        Self { plan, user, out, err, started: 0, current: None, stopping: false }
+    pub(super) fn new(plan: Plan, tell_each: bool, user: Option<u32>, out: OwnedFd, err: OwnedFd) -> Self {
+        let steps = tell_each.then(Vec::new);
+        Self { plan, user, out, err, started: 0, current: None, steps, stopping: false }
     }
 
     fn spawn(&self, argv: &[String]) -> Result<Group, String> {
@@ -65,31 +71,49 @@ impl Running {
         }
         let child = command.spawn().map_err(fail)?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).ok_or("it ended before it began")?;
-        Ok(Group { child, id: Pid::from_raw(id) })
+        Ok(Group { child, id: Pid::from_raw(id), began: now() })
     }
+
+    fn over(&mut self, end: End) -> Over {
+        Over { steps: self.steps.take().unwrap_or_default(), ..Over::of(end) }
+    }
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "measures how long a step ran; nothing is decided by it")]
+    Instant::now()
 }
 
 impl Control for Running {
     async fn ended(&mut self) -> Over {
         loop {
             if self.current.is_none() {
-                let Some(argv) = self.plan.commands.get(self.started) else { return Over::of(End::Exited(0)) };
+                let Some(argv) = self.plan.commands.get(self.started) else { return self.over(End::Exited(0)) };
                 match self.spawn(argv) {
                     Ok(group) => self.current = Some(group),
-                    Err(message) => return Over::of(End::Refused(message)),
+                    Err(message) => return self.over(End::Refused(message)),
                 }
                 self.started += 1;
             }
             let Some(group) = &mut self.current else { continue };
             let status = group.child.wait().await;
+            let duration = now().saturating_duration_since(group.began);
             // Kills what the command left in its group.
             self.current = None;
             let end = match status {
-                Ok(status) => end_of(status),
+                Ok(status) => {
+                    let exit_code = status.code().or_else(|| Some(128 + status.signal()?));
+                    self.steps.iter_mut().for_each(|steps| steps.push(Step { exit_code, duration }));
+                    end_of(status)
+                }
                 Err(error) => End::Refused(format!("waiting for it: {error}")),
             };
-            if end != End::Exited(0) || self.stopping || self.started == self.plan.commands.len() {
-                return Over::of(end);
+            let is_last = self.started == self.plan.commands.len();
+            if end != End::Exited(0) || is_last {
+                return self.over(end);
+            }
+            if self.stopping {
+                return self.over(End::Cut);
             }
         }
     }

@@ -72,6 +72,8 @@ pub(crate) struct Run {
     pub(crate) name: Vec<u8>,
     /// Commands to run one after another while they succeed. None contains a NUL.
     pub(crate) commands: Vec<Vec<Vec<u8>>>,
+    /// Whether the report is to say how each of them ended.
+    pub(crate) tell_each: bool,
     /// `NAME=value`, without NUL.
     pub(crate) env: Vec<Vec<u8>>,
     /// The value of `PATH` in `env`.
@@ -86,11 +88,25 @@ pub(crate) struct Run {
     pub(crate) pids: Option<u32>,
 }
 
-/// A job is over, and every process of it is gone.
+/// The most commands that a report tells of; a spec has fewer. A report of so many still travels as one packet.
+pub(crate) const MOST_TOLD: usize = 3_000;
+
+/// How one of a job's commands ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CommandEnd {
+    /// Its exit code; 128 + the number for a signal.
+    pub(crate) code: i32,
+    /// How long it ran.
+    pub(crate) micros: u64,
+}
+
+/// A job is over, and every process of it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) id: u64,
     pub(crate) end: End,
+    /// How each of its commands ended that was begun, in order, where the request asked for it.
+    pub(crate) commands: Vec<CommandEnd>,
     /// The kernel killed a process of the job for want of memory.
     pub(crate) out_of_memory: bool,
     /// Processor time of the commands and the children they waited for, in microseconds.
@@ -106,6 +122,8 @@ pub(crate) enum End {
     Signaled(i32),
     /// It was never started: the system refused a step, with this error number.
     Failed(Step, i32),
+    /// It was never started: the job was told to end while an earlier one ran, which exited with 0.
+    Cut,
 }
 
 /// What is done between the request and the command's first instruction.
@@ -268,6 +286,7 @@ impl Run {
         for command in &self.commands {
             w.list(command);
         }
+        w.bool(self.tell_each);
         w.list(&self.env);
         w.bytes(&self.path);
         w.bytes(&self.dir);
@@ -283,6 +302,7 @@ impl Run {
             id: r.u64()?,
             name: r.bytes()?,
             commands: (0..r.u32()?).map(|_| r.list()).collect::<Option<_>>()?,
+            tell_each: r.bool()?,
             env: r.list()?,
             path: r.bytes()?,
             dir: r.bytes()?,
@@ -304,6 +324,7 @@ impl Report {
                 End::Exited(code) => (1, code, 0),
                 End::Signaled(signal) => (2, signal, 0),
                 End::Failed(step, error) => (3, error, step as u32),
+                End::Cut => (4, 0, 0),
             };
             w.u64(report.id);
             w.u32(kind);
@@ -312,8 +333,14 @@ impl Report {
             w.bool(report.out_of_memory);
             w.u64(report.cpu_micros);
             w.u64(report.max_rss_kib);
+            w.bytes(&CommandEnd::encode_all(&report.commands));
         }
         w.0
+    }
+
+    /// How many bytes of a packet it takes.
+    pub(crate) fn packet_len(&self) -> usize {
+        41 + self.commands.len() * CommandEnd::LEN
     }
 
     pub(crate) fn decode_all(packet: &[u8]) -> Option<Vec<Self>> {
@@ -325,11 +352,43 @@ impl Report {
                 1 => End::Exited(value),
                 2 => End::Signaled(value),
                 3 => End::Failed(Step::from_number(step)?, value),
+                4 => End::Cut,
                 _ => return None,
             };
-            reports.push(Self { id, end, out_of_memory: r.bool()?, cpu_micros: r.u64()?, max_rss_kib: r.u64()? });
+            reports.push(Self {
+                id,
+                end,
+                out_of_memory: r.bool()?,
+                cpu_micros: r.u64()?,
+                max_rss_kib: r.u64()?,
+                commands: CommandEnd::decode_all(&r.bytes()?)?,
+            });
         }
         Some(reports)
+    }
+}
+
+impl CommandEnd {
+    /// How many bytes one takes.
+    pub(crate) const LEN: usize = 12;
+
+    /// Writes several behind each other.
+    pub(crate) fn encode_all(ends: &[Self]) -> Vec<u8> {
+        let mut w = Writer::default();
+        for end in ends {
+            w.u32(end.code.cast_unsigned());
+            w.u64(end.micros);
+        }
+        w.0
+    }
+
+    pub(crate) fn decode_all(bytes: &[u8]) -> Option<Vec<Self>> {
+        let mut r = Reader(bytes);
+        let mut ends = Vec::new();
+        while !r.0.is_empty() {
+            ends.push(Self { code: r.u32()?.cast_signed(), micros: r.u64()? });
+        }
+        Some(ends)
     }
 }
 
@@ -420,6 +479,7 @@ mod tests {
             id: 7,
             name: b"a-1".to_vec(),
             commands: vec![vec![b"/bin/true".to_vec()], vec![b"echo".to_vec(), b"\xff".to_vec()]],
+            tell_each: true,
             env: vec![b"A=b".to_vec()],
             path: b"/bin".to_vec(),
             dir: b"/tmp".to_vec(),
@@ -442,14 +502,19 @@ mod tests {
                 assert_eq!(Request::decode(&packet[..cut]), None, "cut at {cut}");
             }
         }
-        let reports = [End::Exited(3), End::Signaled(9), End::Failed(Step::Exec, 2)].map(|end| Report {
+        let reports = [End::Exited(3), End::Signaled(9), End::Failed(Step::Exec, 2), End::Cut].map(|end| Report {
             id: 9,
             end,
             out_of_memory: true,
             cpu_micros: 5,
             max_rss_kib: 6,
+            commands: vec![CommandEnd { code: 0, micros: 1 << 40 }, CommandEnd { code: -1, micros: 0 }],
         });
         assert_eq!(Report::decode_all(&Report::encode_all(&reports)), Some(reports.to_vec()));
+        let longest = Report { commands: vec![CommandEnd { code: 1, micros: 2 }; MOST_TOLD], ..reports[0].clone() };
+        let packet = Report::encode_all([&longest]);
+        assert_eq!(packet.len(), longest.packet_len());
+        assert!(packet.len() <= MAX_PACKET);
         let setup = Setup {
             containment: Some(Containment::User),
             cgroups: true,

@@ -9,8 +9,8 @@ use tokio::net::unix::pipe;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::{OutputSink, RunContext, Stream};
-use crate::job::Outcome;
+use crate::executor::{OutputSink, RunContext, StepLog, Stream};
+use crate::job::{Outcome, Step};
 
 /// What is read from a pipe at most at a time, which is also what a pipe holds by default.
 const READ: usize = 64 * 1024;
@@ -36,6 +36,8 @@ pub(super) trait Control {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Over {
     pub(super) end: End,
+    /// How each of its commands ended that was begun, in order, if it is a job of steps.
+    pub(super) steps: Vec<Step>,
     /// The kernel killed one of its processes for want of memory.
     pub(super) out_of_memory: bool,
 }
@@ -44,13 +46,15 @@ pub(super) struct Over {
 pub(super) enum End {
     Exited(i32),
     Signaled(i32),
+    /// It was told to end before its last command began, and the one before exited with 0.
+    Cut,
     /// It was never started, or its end is not known.
     Refused(String),
 }
 
 impl Over {
     pub(super) fn of(end: End) -> Self {
-        Self { end, out_of_memory: false }
+        Self { end, steps: Vec::new(), out_of_memory: false }
     }
 }
 
@@ -90,8 +94,11 @@ pub(super) async fn conduct(
         drop(job);
         over
     };
-    let ((over, cause), ()) = tokio::join!(control, pump([stdout, stderr], &context.output, &dead));
-    decide(over, cause)
+    let ((mut over, cause), ()) = tokio::join!(control, pump([stdout, stderr], &context.output, &dead));
+    let steps = std::mem::take(&mut over.steps);
+    let outcome = decide(over, cause);
+    tell(steps, &outcome, &context.steps);
+    outcome
 }
 
 /// Waits for a job's end, and brings it about when its time is over or it is told to stop.
@@ -199,11 +206,13 @@ impl Source {
 
 /// The outcome, from how the job ended and whether the executor had a hand in it.
 fn decide(over: Over, cause: Option<Cause>) -> Outcome {
-    let Over { end, out_of_memory } = over;
+    let Over { end, out_of_memory, .. } = over;
     match (end, cause) {
         (End::Refused(message), _) => Outcome::ExecutorError { message },
         // Its time was over before it was, whatever it made of the polite signal.
         (_, Some(Cause::Timeout)) => Outcome::TimedOut,
+        // Some of its work was never begun.
+        (End::Cut, _) => Outcome::Stopped,
         // It finished its work before the signal reached it, or as the answer to it.
         (End::Exited(0), _) => Outcome::Exited { code: 0 },
         (_, Some(Cause::Stop)) => Outcome::Stopped,
@@ -213,13 +222,21 @@ fn decide(over: Over, cause: Option<Cause>) -> Outcome {
     }
 }
 
+/// Says how the steps ended. The one that the executor put an end to has no code of its own, whatever it made of the signal.
+fn tell(mut steps: Vec<Step>, outcome: &Outcome, log: &StepLog) {
+    if let (Outcome::Stopped | Outcome::TimedOut, Some(last)) = (outcome, steps.last_mut()) {
+        last.exit_code = None;
+    }
+    steps.into_iter().for_each(|step| log.ended(step));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_outcome_is_what_the_evidence_says() {
-        let of = |end: &End, out_of_memory, cause| decide(Over { end: end.clone(), out_of_memory }, cause);
+        let of = |end: &End, out_of_memory, cause| decide(Over { out_of_memory, ..Over::of(end.clone()) }, cause);
         let (zero, one, killed) = (End::Exited(0), End::Exited(1), End::Signaled(9));
         let exited = |code| Outcome::Exited { code };
         // A code that looks like a signal is a code.
@@ -234,6 +251,8 @@ mod tests {
             assert_eq!(of(end, false, Some(Cause::Stop)), stopped);
             assert_eq!(of(end, false, Some(Cause::Timeout)), Outcome::TimedOut);
         }
+        assert_eq!(of(&End::Cut, false, Some(Cause::Stop)), Outcome::Stopped);
+        assert_eq!(of(&End::Cut, false, Some(Cause::Timeout)), Outcome::TimedOut);
         let refused = of(&End::Refused("why".to_owned()), false, Some(Cause::Stop));
         assert_eq!(refused, Outcome::ExecutorError { message: "why".to_owned() });
     }
