@@ -6,7 +6,7 @@ use super::{Limits, name};
 ///
 /// `..` may only stand at the front: there it counts from the link's own place, whose parents are real directories. After a name
 /// it would count from wherever that name leads, if it is a link itself. So each link of a chain ends inside, and so does the chain.
-pub(super) fn stays_inside(path: &str, target: &str, limits: &Limits) -> bool {
+pub(crate) fn stays_inside(path: &str, target: &str, limits: &Limits) -> bool {
     if target.is_empty() || target.len() > limits.path || target.contains(['\\', '\0']) || target.starts_with('/') {
         return false;
     }

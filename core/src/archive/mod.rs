@@ -1,4 +1,4 @@
-//! Unpacking ZIPs that somebody else made.
+//! Unpacking ZIPs that somebody else made, and packing our own ([`pack`]).
 //!
 //! Everything is judged before anything is written: [`Archive::check`] reads the whole index, every entry's own header and every
 //! link, and refuses the archive as a whole for one bad entry, with an [`Error`] that says which and why. [`Archive::write`] then
@@ -35,6 +35,7 @@ mod input;
 mod limits;
 mod link;
 mod name;
+pub mod pack;
 mod tree;
 mod write;
 
@@ -45,6 +46,7 @@ use std::sync::atomic::AtomicBool;
 pub use check::Archive;
 pub use error::Error;
 pub use limits::Limits;
+pub(crate) use link::stays_inside;
 
 /// What came out of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
