@@ -74,7 +74,10 @@ impl Steps {
 }
 
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "measures how long a command ran; the launcher decides nothing by it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measures how long a command ran; the launcher decides nothing by it"
+    )]
     Instant::now()
 }
 

@@ -184,7 +184,12 @@ fn delays_grow_are_capped_and_spread() {
 fn no_renewal_takes_an_attempt_past_its_hard_end() {
     let (mut spec, event) = row("claim");
     spec.timeout = Duration::from_secs(100);
-    let Ok(Applied::Changed { timer, .. }) = transition(&job("queued", spec), event, NOW) else { panic!() };
-    let hard_end = Duration::from_secs(600 + 100 + 10 + 20);
-    assert_eq!(timer, Timer::Lease { floor: Duration::from_secs(60), hard_end });
+    for (outputs, collecting) in [(vec![], 0), (vec!["*".to_owned()], 600)] {
+        spec.outputs = outputs;
+        let Ok(Applied::Changed { timer, .. }) = transition(&job("queued", spec.clone()), event.clone(), NOW) else {
+            panic!()
+        };
+        let hard_end = Duration::from_secs(600 + 100 + 10 + collecting + 20);
+        assert_eq!(timer, Timer::Lease { floor: Duration::from_secs(60), hard_end });
+    }
 }

@@ -150,8 +150,13 @@ impl Packer {
     /// [`Error::Write`].
     pub fn finish(self) -> Result<File, Error> {
         let Target { file, place } = self.zip.finish().map_err(|error| Error::Write(error.into()))?;
+        let place = place.lock();
+        if place.broken {
+            return Err(Error::Write(io::Error::other("a part of it could not be")));
+        }
         // An entry that was given up may have reached further.
-        file.set_len(place.lock().end).map_err(Error::Write)?;
+        file.set_len(place.end).map_err(Error::Write)?;
+        drop(place);
         Ok(file)
     }
 
@@ -178,6 +183,7 @@ impl Packer {
         self.zip.abort_file().map_err(|error| Error::Write(error.into()))?;
         let mut place = self.place.lock();
         place.end = place.at;
+        self.worst = place.at;
         drop(place);
         Err(why)
     }
@@ -203,9 +209,7 @@ fn refused(error: zip::result::ZipError) -> Error {
 
 /// Whether every reader takes this for the path of a file below it. As long as a path may be in most systems.
 fn is_name(path: &str) -> bool {
-    path.len() <= 4_096
-        && !path.contains(['\\', '\0'])
-        && path.split('/').all(|name| !matches!(name, "" | "." | ".."))
+    path.len() <= 4_096 && !path.contains(['\\', '\0']) && path.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }
 
 /// Where the archive is written, and how far it goes.
@@ -219,6 +223,9 @@ struct Bounds {
     /// Where the archive ends, though there may be bytes behind it of an entry that was given up. The writer would move its
     /// index behind them.
     end: u64,
+    /// A write failed. The rest goes nowhere, so that the writer can be dropped, which closes the archive, without a complaint on
+    /// standard error.
+    broken: bool,
 }
 
 impl Place {
@@ -236,8 +243,13 @@ struct Target {
 
 impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
         let mut place = self.place.lock();
+        if place.broken {
+            return Ok(bytes.len());
+        }
+        let count = self.file.write(bytes).inspect_err(|error| {
+            place.broken = error.kind() != io::ErrorKind::Interrupted;
+        })?;
         place.at += count as u64;
         place.end = place.end.max(place.at);
         Ok(count)
@@ -258,7 +270,8 @@ impl Seek for Target {
             SeekFrom::Current(0) => return Ok(place.at),
             SeekFrom::Current(by) => place.at.checked_add_signed(by),
         };
-        place.at = self.file.seek(SeekFrom::Start(to.ok_or(io::ErrorKind::InvalidInput)?))?;
+        let to = to.ok_or(io::ErrorKind::InvalidInput)?;
+        place.at = if place.broken { to } else { self.file.seek(SeekFrom::Start(to))? };
         Ok(place.at)
     }
 }

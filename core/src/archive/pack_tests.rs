@@ -79,10 +79,10 @@ fn names_that_lead_elsewhere_and_names_that_are_taken_are_refused() {
     assert!(matches!(packer.file("a", 0o644, 1, &b"2"[..]), Err(Error::Name)));
     packer.file("b", 0o644, 1, &b"3"[..]).unwrap();
     let entries = read(packer.finish().unwrap());
-    assert_eq!(entries.iter().map(|(name, _, bytes)| (&**name, &**bytes)).collect::<Vec<_>>(), [
-        ("a", &b"1"[..]),
-        ("b", &b"3"[..])
-    ]);
+    assert_eq!(
+        entries.iter().map(|(name, _, bytes)| (&**name, &**bytes)).collect::<Vec<_>>(),
+        [("a", &b"1"[..]), ("b", &b"3"[..])]
+    );
 }
 
 /// Gives some bytes and then fails.
@@ -152,4 +152,13 @@ fn a_size_that_needs_the_long_form_gets_it() {
     packer.file("short", 0o644, 1, &b"y"[..]).unwrap();
     let bytes: Vec<_> = read(packer.finish().unwrap()).into_iter().map(|(.., bytes)| bytes).collect();
     assert_eq!(bytes, [b"x", b"y"]);
+}
+
+#[test]
+fn an_archive_that_could_not_be_written_is_not_finished() {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let mut packer = Packer::new(File::open(path.path()).unwrap());
+    assert!(matches!(packer.file("a", 0o644, 9, &b"x"[..]), Err(Error::Write(_))));
+    let _ = packer.file("b", 0o644, 9, &b"x"[..]);
+    assert!(matches!(packer.finish(), Err(Error::Write(_))));
 }

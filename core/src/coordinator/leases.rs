@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::executor::GRACE;
 use crate::id::JobId;
-use crate::job::{Job, REPORT_MARGIN, SETUP_BOUND};
+use crate::job::{Job, hard_end};
 use crate::time::Timestamp;
 
 /// The jobs that are leased, as they were last seen. Never the last word: a write names the version it judged.
@@ -40,10 +39,8 @@ impl Leases {
 
     /// Forgets leases that are past their hard end: they ended at another coordinator, or their end was not noted.
     pub(super) fn forget_ended(&self, now: Timestamp) {
-        lock(&self.0).retain(|_, job| {
-            let hard_end = SETUP_BOUND + job.spec.timeout + GRACE + REPORT_MARGIN;
-            job.life.lease().is_some_and(|lease| now < lease.since.after(hard_end))
-        });
+        lock(&self.0)
+            .retain(|_, job| job.life.lease().is_some_and(|lease| now < lease.since.after(hard_end(&job.spec))));
     }
 
     /// Whether a job is here.

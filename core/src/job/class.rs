@@ -30,6 +30,9 @@ pub struct Demand {
     /// Labels that the worker must have.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub labels: BTreeSet<String>,
+    /// They have outputs to collect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outputs: bool,
 }
 
 impl Class {
@@ -40,6 +43,7 @@ impl Class {
             resources: Resources { pids: None, ..spec.resources },
             network: spec.network,
             labels: spec.labels.clone(),
+            outputs: !spec.outputs.is_empty(),
         })
     }
 
@@ -90,5 +94,9 @@ mod tests {
         assert_eq!(Class::of(&one).key(), r#"{"kind":"process","cpuMillis":500,"labels":["a","b"]}"#);
         assert_eq!(Class::from_key(Class::of(&one).key()).unwrap(), Class::of(&one));
         assert_eq!(Class::of(&JobSpec::shell("x")).key(), r#"{"kind":"process"}"#);
+        let mut keeps = JobSpec::shell("x");
+        keeps.outputs.push("*.log".to_owned());
+        assert_eq!(Class::of(&keeps).key(), r#"{"kind":"process","outputs":true}"#);
+        assert_eq!(Class::from_key(Class::of(&keeps).key()).unwrap(), Class::of(&keeps));
     }
 }

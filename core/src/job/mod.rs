@@ -8,16 +8,19 @@ use crate::id::{JobId, Owner};
 use crate::time::Timestamp;
 
 mod class;
+mod outputs;
 mod spec;
 mod state;
 mod transition;
 mod validate;
 
 pub use class::{Class, Demand};
+pub(crate) use outputs::Outputs;
 pub use spec::{Backoff, Command, JobSpec, Network, Resources};
 pub use state::{Attempt, Details, Lease, Life, Outcome, Reason, State, Status, Step, UnknownStatus, Wait};
 pub use transition::{
-    Applied, Effect, Event, REPORT_MARGIN, Rejected, Report, SETUP_BOUND, Timer, submitted, transition,
+    Applied, COLLECT_BOUND, Effect, Event, REPORT_MARGIN, Rejected, Report, SETUP_BOUND, Timer, hard_end, submitted,
+    transition,
 };
 pub use validate::Problem;
 

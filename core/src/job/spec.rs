@@ -32,8 +32,9 @@ pub struct JobSpec {
     /// The directory inside the ZIP to start in; relative, without `..`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
-    /// Which files to keep after the run, whatever its end: globs relative to the working directory, without `..`. They are
-    /// collected into one ZIP, the job's artifacts.
+    /// Which files to keep after the run, whatever its end: globs relative to the directory that the command starts in, without
+    /// `..`, at most 100. `*` stays within a name and `**` crosses directories; one that names a directory means everything below
+    /// it. They are collected into one ZIP, the job's artifacts; what can't be is a warning ([`super::Details::warnings`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
     /// The job's environment. Nothing of the worker's is added but `PATH`, `HOME`, `TMPDIR` and `LANG`.

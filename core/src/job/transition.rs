@@ -15,6 +15,15 @@ pub const SETUP_BOUND: Duration = Duration::from_secs(600);
 /// What a worker needs beyond the grace period to kill, drain and report. Part of an attempt's hard end.
 pub const REPORT_MARGIN: Duration = Duration::from_secs(20);
 
+/// How long collecting and uploading a job's outputs may take after its end. Part of the hard end of a job that names some.
+pub const COLLECT_BOUND: Duration = Duration::from_secs(600);
+
+/// How long after its claim an attempt's lease is over, whatever renews it.
+pub fn hard_end(spec: &JobSpec) -> Duration {
+    let collect = if spec.outputs.is_empty() { Duration::ZERO } else { COLLECT_BOUND };
+    SETUP_BOUND + spec.timeout + GRACE + collect + REPORT_MARGIN
+}
+
 /// Something that happens to a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -160,7 +169,7 @@ fn claim(job: &Job, worker: WorkerId, token: LeaseToken, lease: Duration, now: T
     match job.life.state {
         State::Queued { .. } => {
             let attempt = job.life.claimed.saturating_add(1);
-            let hard_end = SETUP_BOUND + job.spec.timeout + GRACE + REPORT_MARGIN;
+            let hard_end = hard_end(&job.spec);
             let state = State::Running { lease: Lease { attempt, worker, token, since: now } };
             Ok(Applied::Changed {
                 life: Life { state, claimed: attempt, ..job.life.clone() },

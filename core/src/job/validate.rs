@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, JobSpec};
+use super::{Command, JobSpec, outputs};
 
 /// One thing that is wrong with what somebody sent: which field, by its name in the HTTP contract, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ impl JobSpec {
                 "must be a relative path without `..`, inside the job's files",
             );
         }
+        problems.outputs(&self.outputs);
         problems.env(self);
         problems.labels(self);
         problems.limits(self);
@@ -107,6 +108,16 @@ impl Problems {
         self.check(bytes <= MAX_COMMAND, field, format!("must be at most {MAX_COMMAND} bytes in all"));
         for (i, item) in items.iter().enumerate() {
             self.check(!item.contains('\0'), &format!("{field}[{i}]"), "must not contain NUL");
+        }
+    }
+
+    fn outputs(&mut self, globs: &[String]) {
+        let most = outputs::MOST;
+        self.check(globs.len() <= most, "outputs", format!("must be at most {most}"));
+        for (i, glob) in globs.iter().take(most).enumerate() {
+            if let Some(message) = outputs::check(glob) {
+                self.0.push(Problem::new(format!("outputs[{i}]"), message));
+            }
         }
     }
 
@@ -232,6 +243,11 @@ mod tests {
         assert_eq!(fields(&JobSpec::argv(["", "a\0"])), ["args[1]", "args[0]"]);
         assert_eq!(fields(&JobSpec::argv(Vec::<String>::new())), ["args"]);
         assert_eq!(fields(&JobSpec::steps(["true", ""])), ["commands[1]"]);
+        let mut spec = JobSpec::shell("x");
+        spec.outputs = ["dist/**", "../x", "[a"].map(str::to_owned).into();
+        assert_eq!(fields(&spec), ["outputs[1]", "outputs[2]"]);
+        spec.outputs = vec!["a".to_owned(); 101];
+        assert_eq!(fields(&spec), ["outputs"]);
     }
 
     #[test]

@@ -140,6 +140,7 @@ pub(crate) mod tests {
         Offer {
             labels: labels.iter().map(|&l| l.to_owned()).collect(),
             kinds: [(Kind::Process, false)].into(),
+            collects: true,
             cpu_millis: 2_000,
             memory_mb: 1_024,
             slots: Some(slots),

@@ -19,6 +19,8 @@ pub struct Offer {
     pub labels: BTreeSet<String>,
     /// What it runs jobs in, and whether it can keep a process from the network.
     pub kinds: BTreeMap<Kind, bool>,
+    /// Whether it collects outputs. One of an earlier protocol version does not know of them.
+    pub collects: bool,
     /// Thousandths of a processor.
     pub cpu_millis: u32,
     /// Memory in MiB.
@@ -43,6 +45,7 @@ impl From<&Registration> for Offer {
         Self {
             labels: registration.labels.clone(),
             kinds,
+            collects: registration.executors.is_some(),
             cpu_millis: registration.cpu_count.saturating_mul(1_000),
             memory_mb: registration.total_memory_mb,
             slots: registration.slots,
@@ -60,6 +63,9 @@ impl Offer {
             None => return Some(Obstacle::LacksExecutor(demand.kind)),
             Some(false) if demand.network == Some(Network::None) => return Some(Obstacle::LacksNoNetwork),
             Some(_) => {}
+        }
+        if demand.outputs && !self.collects {
+            return Some(Obstacle::CollectsNoOutputs);
         }
         if demand.resources.cpu_millis.is_some_and(|cpu| cpu > self.cpu_millis) {
             return Some(Obstacle::TooFewProcessors);
@@ -82,6 +88,8 @@ pub enum Obstacle {
     LacksExecutor(Kind),
     /// It can't keep a process from the network.
     LacksNoNetwork,
+    /// It is of an earlier protocol version, which knows of no outputs.
+    CollectsNoOutputs,
     /// It does not have that many processors.
     TooFewProcessors,
     /// It does not have that much memory.
@@ -105,6 +113,7 @@ impl fmt::Display for Obstacle {
             Self::LacksExecutor(Kind::Process) => f.write_str("it does not run processes"),
             Self::LacksExecutor(Kind::Docker) => f.write_str("it does not run containers"),
             Self::LacksNoNetwork => f.write_str("it can't keep a process from the network"),
+            Self::CollectsNoOutputs => f.write_str("it collects no outputs"),
             Self::TooFewProcessors => f.write_str("it does not have that many processors"),
             Self::TooLittleMemory => f.write_str("it does not have that much memory"),
             Self::ProcessorsTaken => f.write_str("its processors are reserved by what it runs"),

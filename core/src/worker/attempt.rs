@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::held::Reservation;
 use super::output::{Output, Unsent};
 use super::runtime::Shared;
-use super::{inputs, report};
+use super::{inputs, outputs, report};
 use crate::executor::{Executor, Kind, OutputSource, RunContext, StepLog, output_pipe};
 use crate::id::{JobId, LeaseToken};
 use crate::job::{Details, JobSpec, Outcome};
@@ -40,6 +41,8 @@ pub(super) struct Attempt {
     pub(super) stop: CancellationToken,
     /// Drops the executor's future, without grace.
     pub(super) kill: CancellationToken,
+    /// Woken whenever the attempt is interrupted; for whoever goes on after the command.
+    pub(super) interrupted: Notify,
     why: AtomicU8,
     over: AtomicBool,
     pub(super) output: Output,
@@ -68,6 +71,7 @@ impl Attempt {
             lease: lease.lease,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
+            interrupted: Notify::new(),
             why: AtomicU8::new(0),
             over: AtomicBool::new(false),
             output: Output::new(unsent),
@@ -78,12 +82,14 @@ impl Attempt {
     pub(super) fn interrupt(&self, why: Why) {
         self.why.fetch_max(why as u8, Ordering::SeqCst);
         self.stop.cancel();
+        self.interrupted.notify_one();
         if why == Why::Lost {
             self.output.discard();
         }
     }
 
-    fn why(&self) -> Option<Why> {
+    /// Why it was stopped, if it was.
+    pub(super) fn why(&self) -> Option<Why> {
         match self.why.load(Ordering::SeqCst) {
             0 => None,
             1 => Some(Why::HandBack),
@@ -142,11 +148,13 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
     let taken = shared.clock.uptime();
     let directory = Directory::make(shared.directory_of(&attempt));
     let mut details = Details::default();
+    let mut start = None;
     let outcome = match &directory {
         Err(error) => Outcome::ExecutorError { message: format!("the attempt's directory could not be made: {error}") },
         Ok(directory) => match prepare(&shared, &attempt, directory, reservation.slot).await {
             Err(outcome) => outcome,
             Ok(()) => {
+                start = outputs::Start::of(&attempt, directory);
                 let begun = shared.clock.uptime();
                 let steps = StepLog::default();
                 let outcome = execute(&shared, &attempt, directory, reservation.slot, steps.clone()).await;
@@ -157,7 +165,12 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
         },
     };
     tracing::debug!(job = %attempt.job, attempt = attempt.number, ?outcome, "an attempt is over");
-    let verdict = verdict(attempt.why(), outcome);
+    let mut verdict = verdict(attempt.why(), outcome);
+    if let (Ok(directory), Some(start), true) = (&directory, start, outputs::are_wanted(&attempt, verdict.as_ref())) {
+        outputs::collect(&shared, &attempt, directory, start, &mut details).await;
+        // It may have been lost meanwhile; any other stop came too late to change how it ended.
+        verdict = verdict.filter(|_| !attempt.is_lost());
+    }
     shared.held.stopped(&attempt);
 
     // The report goes out before the directory is removed, and the slot is free after it, so that attempts never

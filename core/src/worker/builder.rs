@@ -18,6 +18,7 @@ use super::held::Held;
 use super::inputs::Inputs;
 use super::leftovers::WorkDir;
 use super::options::Options;
+use super::outputs::OutputLimits;
 use super::room::Room;
 use super::runtime::{self, Shared};
 use super::session::Session;
@@ -143,6 +144,12 @@ impl Builder {
     /// See [`Options::input_cache_mb`].
     pub fn input_cache_mb(mut self, mb: u64) -> Self {
         self.options.input_cache_mb = mb;
+        self
+    }
+
+    /// See [`Options::output_limits`].
+    pub fn output_limits(mut self, limits: OutputLimits) -> Self {
+        self.options.output_limits = limits;
         self
     }
 

@@ -1,7 +1,7 @@
 //! The worker runtime: takes jobs from a coordinator, wherever that is, and runs them by its executors.
 //!
 //! One room for each thing it does: [`session`](self) keeps touch, `lease` asks for jobs, `attempt` runs one from its lease to its
-//! report, `inputs` fills its directory, `output`, `outbox` and `report` carry back what comes of it. They share
+//! report, `inputs` fills its directory and `outputs` collects what is left in it, `output`, `outbox` and `report` carry back what comes of it. They share
 //! one table, `held`: every attempt from the moment the worker has its lease until its report is acknowledged.
 //!
 //! # What it promises
@@ -26,6 +26,7 @@ mod mounts;
 mod options;
 mod outbox;
 mod output;
+mod outputs;
 mod report;
 mod room;
 mod runtime;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 pub use builder::{Builder, StartError};
 pub use handle::{Ended, Status, WorkerHandle};
 pub use options::Options;
+pub use outputs::OutputLimits;
 
 use crate::executor::Executor;
 use crate::service::WorkerService;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::outputs::OutputLimits;
 use crate::archive::Limits;
 use crate::id::WorkerId;
 use crate::job::Problem;
@@ -33,6 +34,8 @@ pub struct Options {
     /// keeps none. Kept in [`Options::work_dir`], in a folder `inputs`. What running jobs use is counted and not removed; a ZIP for
     /// which there is no room beside it is unpacked for each job.
     pub input_cache_mb: u64,
+    /// How much of what a job's `outputs` name is kept. What is more is left out, with a warning on the job.
+    pub output_limits: OutputLimits,
     /// How long running jobs may go on once the worker drains. 30 s by default.
     pub drain_timeout: Duration,
     /// Whether it takes jobs at once, or only after [`super::WorkerHandle::resume`]. True by default.
@@ -53,6 +56,7 @@ impl Default for Options {
             work_dir: None,
             input_limits: Limits::default(),
             input_cache_mb: 2_048,
+            output_limits: OutputLimits::default(),
             drain_timeout: Duration::from_secs(30),
             auto_start: true,
             metadata: serde_json::Map::new(),
@@ -95,6 +99,8 @@ impl Options {
         check(self.drain_timeout <= Duration::from_hours(24), "drain_timeout", "must be at most 24 h");
         let of_limits = |problem: Problem| Problem::new(format!("input_limits.{}", problem.field), problem.message);
         problems.extend(self.input_limits.validate().into_iter().map(of_limits));
+        let of_limits = |problem: Problem| Problem::new(format!("output_limits.{}", problem.field), problem.message);
+        problems.extend(self.output_limits.validate().into_iter().map(of_limits));
         problems
     }
 }
@@ -108,6 +114,7 @@ mod tests {
         assert_eq!(Options::default().validate(), []);
         let wrong = Options {
             input_limits: Limits { ratio: 0, ..Limits::default() },
+            output_limits: OutputLimits { entries: 0, ..OutputLimits::default() },
             hostname: Some(String::new()),
             slots: Some(0),
             cpu_millis: Some(0),
@@ -128,6 +135,7 @@ mod tests {
             "work_dir",
             "drain_timeout",
             "input_limits.ratio",
+            "output_limits.entries",
         ];
         assert_eq!(fields, expected);
     }

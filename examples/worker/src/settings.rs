@@ -81,6 +81,13 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     limits.levels = levels.or(limits.levels, number(1..=1_024));
     let cache = s.setting("INPUT_CACHE_MB", "How much of unpacked ZIPs it keeps for the next jobs, in MiB; 0: none");
     worker.input_cache_mb = cache.or(worker.input_cache_mb, number(0..=1 << 30));
+    let limits = &mut worker.output_limits;
+    let entries = s.setting("OUTPUT_MAX_ENTRIES", "How many files and directories are kept of what a job leaves");
+    limits.entries = entries.or(limits.entries, number(1..=10_000_000));
+    let bytes = s.setting("OUTPUT_MAX_BYTES", "How many bytes are kept of what a job leaves, before they are packed");
+    limits.unpacked = bytes.or(limits.unpacked, number(1..=1 << 50));
+    let packed = s.setting("OUTPUT_MAX_ZIP_BYTES", "How many bytes the ZIP of what a job leaves may have");
+    limits.packed = packed.or(limits.packed, number(1 << 10..=1 << 50));
     for problem in worker.validate() {
         s.problem(problem.field.to_uppercase(), problem.message);
     }

@@ -178,6 +178,12 @@ impl Ended {
         self.steps.iter().map(|step| step.exit_code).collect()
     }
 
+    /// How long a step ran, counted from 0.
+    #[track_caller]
+    pub fn ran(&self, step: usize) -> Duration {
+        self.steps.get(step).expect("the step").duration
+    }
+
     /// Says everything about an attempt that was to exit with 0 and did not; gives its output.
     #[track_caller]
     pub fn succeeded(&self) -> String {

@@ -56,6 +56,8 @@ pub(crate) struct Demand {
     pub(crate) network: Option<Network>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) labels: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) outputs: bool,
 }
 
 /// How many jobs end.
@@ -101,6 +103,7 @@ impl From<&Class> for Demand {
             memory_mb: demand.resources.memory_mb,
             network: demand.network,
             labels: demand.labels.clone(),
+            outputs: demand.outputs,
         }
     }
 }
@@ -142,6 +145,7 @@ mod read {
                 },
                 network: self.network,
                 labels: self.labels,
+                outputs: self.outputs,
             };
             Class::from_key(&serde_json::to_string(&demand).ok()?).ok()
         }
