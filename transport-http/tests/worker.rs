@@ -5,11 +5,13 @@ mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use cmdexec_core::archive::{Limits, unpack};
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{FunctionExecutor, RunContext, Stream};
-use cmdexec_core::job::{Command, JobSpec, Outcome, Status};
+use cmdexec_core::job::{Command, JobSpec, Outcome, Status, Step};
 use cmdexec_core::service::{JobService, JobServiceExt, Role, Services, Submission};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::worker::Worker;
@@ -58,6 +60,37 @@ async fn jobs_run_while_the_server_restarts() {
         assert_eq!(job.status, if code == 0 { Status::Completed } else { Status::Failed });
         assert_eq!(job.attempts.len(), 1, "nothing ran twice");
     }
+    worker.shutdown().await;
+}
+
+/// Leaves a file, takes note of two steps, and fails.
+async fn leave(context: RunContext) -> Outcome {
+    std::fs::write(context.dir.join("report.txt"), "kept").unwrap();
+    for exit_code in [Some(0), Some(4)] {
+        context.steps.ended(Step { exit_code, duration: Duration::from_millis(5) });
+    }
+    Outcome::Exited { code: 4 }
+}
+
+#[tokio::test]
+async fn what_a_job_leaves_and_how_its_steps_ended_come_back() {
+    let world = World::start().await;
+    let client = world.client("ada", Role::User);
+    let dir = tempfile::tempdir().unwrap();
+    let executor = FunctionExecutor::new(leave);
+    let worker = Worker::builder(Arc::new(client.clone()), executor).work_dir(dir.path()).start().await.unwrap();
+    let mut spec = JobSpec::steps(["true", "exit 4"]);
+    spec.outputs = vec!["*.txt".to_owned(), "missing".to_owned()];
+    let done = tokio::time::timeout(Duration::from_secs(60), client.run(spec)).await.unwrap().unwrap();
+    assert_eq!(done.details.warnings, ["outputs: nothing matched `missing`"]);
+    let codes: Vec<_> = done.details.steps.iter().map(|step| step.exit_code).collect();
+    assert_eq!(codes, [Some(0), Some(4)]);
+    let download = client.download(done.artifacts.unwrap(), None).await.unwrap();
+    let chunks: Vec<_> = futures_util::TryStreamExt::try_collect(download.bytes).await.unwrap();
+    let zip = std::io::Cursor::new(chunks.concat());
+    let into = tempfile::tempdir().unwrap();
+    unpack(zip, into.path(), &Limits::default(), &AtomicBool::new(false)).unwrap();
+    assert_eq!(std::fs::read_to_string(into.path().join("report.txt")).unwrap(), "kept");
     worker.shutdown().await;
 }
 
