@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use cmdexec_core::executor::Stream;
+use cmdexec_core::files::FileId;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::Status;
 use cmdexec_core::service::{Cursor, OutputQuery};
@@ -74,7 +75,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         cmdexec run 'echo hello; exit 3'; echo $?\n  \
         cmdexec run --timeout 10m --env CI=true -- cargo test\n  \
-        cmdexec run --image alpine:3 -- cat /etc/os-release\n\n\
+        cmdexec run --image alpine:3 -- cat /etc/os-release\n  \
+        cmdexec run --dir . -- make test\n  \
+        cmdexec run --dir . --outputs 'dist/**' --download ./out -- make dist\n\n\
         Ctrl-C leaves the job running, unless --cancel-on-interrupt.")]
     Run(RunArgs),
     /// Show a job
@@ -93,6 +96,17 @@ pub(crate) enum Command {
         cmdexec logs --since 10m --stream stderr JOB\n\n\
         Where output was too much to be kept, a line on standard error says how much is missing.")]
     Logs(LogsArgs),
+    /// Show, save or unpack the files that a job has left
+    #[command(after_help = "Examples:\n  cmdexec artifacts JOB\n  cmdexec artifacts --unpack ./out JOB\n  \
+        cmdexec artifacts --save - JOB > artifacts.zip")]
+    Artifacts(ArtifactsArgs),
+    /// Upload a ZIP, or a directory as one, for jobs to bring, and print its id
+    #[command(after_help = "Example:\n  id=$(cmdexec upload .)\n  \
+        for n in 1 2 3; do cmdexec submit --file-id $id -- ./part.sh $n; done")]
+    Upload(UploadArgs),
+    /// Show the files that were uploaded, or remove some
+    #[command(after_help = "Examples:\n  cmdexec files\n  cmdexec files --remove ID")]
+    Files(FilesListArgs),
     /// Cancel jobs
     #[command(after_help = "Examples:\n  cmdexec cancel JOB\n  cmdexec cancel --wait JOB JOB")]
     Cancel(CancelArgs),
@@ -145,6 +159,9 @@ pub(crate) struct RunArgs {
     /// No progress line, and no word about the job but its output
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Unpack what --outputs kept into this directory, over what is there, once the job has ended
+    #[arg(long, value_name = "DIR")]
+    pub(crate) download: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) spec: SpecArgs,
 }
@@ -203,6 +220,34 @@ pub(crate) enum Since {
     Ago(Duration),
     Time(Timestamp),
     Cursor(Cursor),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArtifactsArgs {
+    /// The job's id
+    pub(crate) job: JobId,
+    /// Unpack them into this directory, over what is there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) unpack: Option<PathBuf>,
+    /// Save the ZIP itself under this name; - is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "unpack")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// The ZIP or directory
+    pub(crate) path: PathBuf,
+    /// No progress bar
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FilesListArgs {
+    /// Remove these, which no job may need that has not ended
+    #[arg(long, value_name = "ID", value_parser = crate::files::file_id, num_args = 1..)]
+    pub(crate) remove: Vec<FileId>,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
-use cmdexec_core::job::{Command, Network};
+use cmdexec_core::files::{FileId, StoredFile};
+use cmdexec_core::job::{Command, Network, Step};
 use cmdexec_core::service::{JobUpdate, JobView, Stats, WorkerView};
 use serde_json::{Map, Value, json};
 
@@ -42,7 +43,18 @@ pub(crate) fn job(job: &JobView, with_output: bool) -> Value {
     put("error", json!(job.error));
     if job.status.is_finished() {
         let duration = job.details.duration.map(|duration| duration.as_secs_f64());
-        put("result", json!({"success": job.exit_code == Some(0), "duration": duration}));
+        let step = |step: &Step| json!({"exitCode": step.exit_code, "duration": step.duration.as_secs_f64()});
+        let steps: Vec<_> = job.details.steps.iter().map(step).collect();
+        put("result", json!({"success": job.exit_code == Some(0), "duration": duration, "steps": steps}));
+    }
+    put("artifactsUrl", json!(job.artifacts.map(url)));
+    if !job.details.warnings.is_empty() {
+        put("warnings", json!(job.details.warnings));
+    }
+    put("fileId", json!(spec.input.map(|id| id.to_string())));
+    put("workingDirectory", json!(spec.working_directory));
+    if !spec.outputs.is_empty() {
+        put("outputs", json!(spec.outputs));
     }
     put("containerImage", json!(spec.container_image));
     put("timeout", json!(spec.timeout.as_secs_f64()));
@@ -75,6 +87,22 @@ pub(crate) fn job(job: &JobView, with_output: bool) -> Value {
         put("stderr", json!(String::from_utf8_lossy(&job.stderr)));
     }
     Value::Object(map)
+}
+
+/// A file.
+pub(crate) fn file(file: &StoredFile) -> Value {
+    json!({
+        "fileId": file.id.to_string(),
+        "fileUrl": url(file.id),
+        "name": file.name,
+        "size": file.size,
+        "createdAt": file.created.to_string(),
+        "expiresAt": file.expires.map(|at| at.to_string()),
+    })
+}
+
+fn url(id: FileId) -> String {
+    format!("/uploads/{id}.zip")
 }
 
 /// A piece of output; as base64 where it is not UTF-8.

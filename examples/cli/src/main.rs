@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod connect;
 mod exit;
+mod files;
 mod follow;
 mod json;
 mod spec;
@@ -54,6 +55,9 @@ async fn call(cli: &Cli, jobs: &dyn JobService) -> anyhow::Result<Exit> {
         Command::Wait(args) => commands::wait::run(jobs, args, json).await,
         Command::List(args) => commands::list::run(jobs, args, json).await,
         Command::Logs(args) => commands::logs::run(jobs, args, json).await,
+        Command::Artifacts(args) => commands::artifacts::run(jobs, args, json).await,
+        Command::Upload(args) => commands::upload::run(jobs, args, json).await,
+        Command::Files(args) => commands::files::run(jobs, args, json).await,
         Command::Cancel(args) => commands::cancel::run(jobs, args, json).await,
         Command::Workers(args) => commands::workers::run(jobs, args, json).await,
         Command::Stats => commands::stats::run(jobs, json).await,

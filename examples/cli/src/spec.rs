@@ -11,6 +11,7 @@ use cmdexec_core::job::{Command, JobSpec, Network};
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 
 use crate::args::span;
+use crate::files::FilesArgs;
 use crate::spec_file;
 
 /// What to run, and how. Flags change what `--spec` says.
@@ -31,6 +32,9 @@ pub(crate) struct SpecArgs {
     /// A job as JSON, by the names of the HTTP API; `-` reads it from standard input
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
 
     /// A name for people
     #[arg(long)]
@@ -117,6 +121,7 @@ impl SpecArgs {
         spec.max_attempts = self.max_attempts.unwrap_or(spec.max_attempts);
         spec.exclusive |= self.exclusive;
         spec.labels.extend(self.label.iter().cloned());
+        self.files.note(&mut spec);
 
         let problems = spec.validate();
         if !problems.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cmdexec_core::files::FileId;
 use cmdexec_core::job::{Backoff, Command, JobSpec, Network};
 use cmdexec_core::time::Timestamp;
 use serde::Deserialize;
@@ -17,6 +18,9 @@ struct File {
     commands: Option<Vec<String>>,
     name: Option<String>,
     container_image: Option<String>,
+    file_id: Option<FileId>,
+    working_directory: Option<String>,
+    outputs: Option<Vec<String>>,
     env: Option<BTreeMap<String, String>>,
     timeout: Option<f64>,
     cpus: Option<f64>,
@@ -62,6 +66,9 @@ pub(crate) fn read(text: &str, command: Option<Command>) -> anyhow::Result<JobSp
     let mut spec = of_command(command.or(in_file).context("one of command, args and commands is missing")?);
     spec.name = file.name;
     spec.container_image = file.container_image;
+    spec.input = file.file_id;
+    spec.working_directory = file.working_directory;
+    spec.outputs = file.outputs.unwrap_or_default();
     spec.env = file.env.unwrap_or_default();
     spec.labels = file.labels.unwrap_or_default();
     spec.network = file.network;

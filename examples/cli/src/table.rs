@@ -64,9 +64,17 @@ pub(crate) fn title(spec: &JobSpec, most: usize) -> String {
         (None, Command::Argv(argv)) => argv.join(" "),
         (None, Command::Steps(lines)) => lines.join("; "),
     };
-    // A job's text must not steer the reader's terminal.
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    cut(plain.trim(), most)
+    cut(plain(&text).trim(), most)
+}
+
+/// Somebody else's text, which must not steer the reader's terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A number of bytes in the unit that fits.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
 }
 
 fn cut(text: &str, most: usize) -> String {

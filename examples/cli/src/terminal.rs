@@ -1,6 +1,7 @@
 //! What a person sees while waiting: one line on standard error, and only where that is a terminal.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cmdexec_core::job::Status;
@@ -35,6 +36,37 @@ impl Progress {
     }
 
     pub(crate) fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A bar that shows how much of a file has been carried. Clones are the same bar.
+#[derive(Debug, Clone)]
+pub(crate) struct Transfer(Arc<Bar>);
+
+#[derive(Debug)]
+struct Bar(ProgressBar);
+
+impl Transfer {
+    pub(crate) fn start(what: &'static str, bytes: u64, quiet: bool) -> Self {
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self(Arc::new(Bar(ProgressBar::hidden())));
+        }
+        let bar = ProgressBar::new(bytes).with_message(what);
+        let template = "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self(Arc::new(Bar(bar)))
+    }
+
+    pub(crate) fn advance(&self, bytes: usize) {
+        self.0.0.inc(bytes as u64);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }

@@ -5,28 +5,27 @@
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use cmdexec_core::archive::pack::Packer;
 use cmdexec_core::files::FileId;
 use ignore::WalkBuilder;
 use sha2::{Digest, Sha256};
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
 
 /// The file that says what to leave out, beside `.gitignore` and in its language.
 pub const IGNORE_FILE: &str = ".cmdexecignore";
 
-/// A ZIP in a temporary file.
+/// A ZIP.
 #[derive(Debug)]
 pub struct Packed {
-    /// The ZIP, read from its beginning. It goes away with this.
+    /// The ZIP, read from its beginning. A directory's is a temporary file that goes away with this.
     pub file: File,
     /// The digest of its bytes.
     pub id: FileId,
     /// How many bytes it has.
     pub size: u64,
-    /// How many files and links are in it.
+    /// How many files and links were packed.
     pub files: usize,
     /// What is in the directory and not in the ZIP because it is neither file, link nor directory.
     pub left_out: Vec<PathBuf>,
@@ -56,7 +55,7 @@ pub fn pack(root: &Path) -> Result<Packed, Error> {
         return Err(Error::new(root, "it is no directory"));
     }
     let temporary = tempfile::tempfile().map_err(|error| Error::new(&std::env::temp_dir(), error))?;
-    let mut zip = ZipWriter::new(io::BufWriter::with_capacity(256 * 1024, temporary));
+    let mut zip = Packer::new(temporary);
     let (mut files, mut left_out) = (0, Vec::new());
     for entry in walk(root) {
         let entry = entry.map_err(|error| Error::new(root, error))?;
@@ -70,9 +69,25 @@ pub fn pack(root: &Path) -> Result<Packed, Error> {
             Added::Nothing => left_out.push(name.to_owned()),
         }
     }
-    let finished = zip.finish().map_err(io::Error::from).and_then(|buffer| Ok(buffer.into_inner()?));
-    let (file, id, size) = finished.and_then(digest).map_err(|error| Error::new(&std::env::temp_dir(), error))?;
+    let broken = |error: &dyn fmt::Display| Error::new(&std::env::temp_dir(), error);
+    let file = zip.finish().map_err(|error| broken(&error))?;
+    let (file, id, size) = digest(file).map_err(|error| broken(&error))?;
     Ok(Packed { file, id, size, files, left_out })
+}
+
+/// Takes a ZIP that is there already. Blocks.
+///
+/// # Errors
+/// It can't be read.
+pub fn take(path: &Path) -> Result<Packed, Error> {
+    let opened =
+        File::open(path).and_then(|file| if file.metadata()?.is_file() { digest(file) } else { Err(no_file()) });
+    let (file, id, size) = opened.map_err(|error| Error::new(path, error))?;
+    Ok(Packed { file, id, size, files: 0, left_out: Vec::new() })
+}
+
+fn no_file() -> io::Error {
+    io::Error::other("it is no file")
 }
 
 /// Everything below a directory but what is to be left out, each directory before what is in it, in the order of names.
@@ -97,31 +112,26 @@ enum Added {
     Nothing,
 }
 
-fn add<W: Write + Seek>(zip: &mut ZipWriter<W>, source: &Path, name: &Path) -> Result<Added, String> {
+fn add(zip: &mut Packer, source: &Path, name: &Path) -> Result<Added, String> {
     let says = |error: &dyn fmt::Display| error.to_string();
     let name = name.to_str().ok_or("its name is not UTF-8")?.replace('\\', "/");
     let metadata = source.symlink_metadata().map_err(|error| says(&error))?;
-    // Without a time: the same files are to give the same bytes.
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Deflated)
-        .large_file(metadata.len() >= u64::from(u32::MAX))
-        .unix_permissions(mode(&metadata));
     if metadata.is_dir() {
-        zip.add_directory(name, options).map_err(|error| says(&error))?;
+        zip.directory(&name, mode(&metadata)).map_err(|error| says(&error))?;
         return Ok(Added::Directory);
     }
     if metadata.is_symlink() {
         let target = fs::read_link(source).map_err(|error| says(&error))?;
         let target = target.to_str().ok_or("what it points to is not UTF-8")?;
-        zip.add_symlink(name, target, options).map_err(|error| says(&error))?;
+        zip.symlink(&name, target).map_err(|error| says(&error))?;
         return Ok(Added::File);
     }
     if !metadata.is_file() {
         return Ok(Added::Nothing);
     }
-    let mut file = File::open(source).map_err(|error| says(&error))?;
-    zip.start_file(name, options).map_err(|error| says(&error))?;
-    io::copy(&mut file, zip).map_err(|error| says(&error))?;
+    let file = File::open(source).map_err(|error| says(&error))?;
+    // What is appended meanwhile does not count.
+    zip.file(&name, mode(&metadata), metadata.len(), file).map_err(|error| says(&error))?;
     Ok(Added::File)
 }
 
@@ -224,7 +234,7 @@ mod tests {
         let kept = contents(&packed);
         assert_eq!(kept["run.sh"].0, Some(0o100_755));
         assert_eq!(kept["plain"].0, Some(0o100_644));
-        assert_eq!(kept["link"], (Some(0o120_755), "plain".to_owned()));
+        assert_eq!(kept["link"], (Some(0o120_777), "plain".to_owned()));
         assert_eq!(packed.left_out, [PathBuf::from("socket")]);
     }
 

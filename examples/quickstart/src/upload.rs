@@ -29,7 +29,7 @@ impl fmt::Display for Uploaded {
 pub(crate) async fn upload(dir: &Path, jobs: &dyn JobService) -> anyhow::Result<Uploaded> {
     let root = dir.to_owned();
     let packed = tokio::task::spawn_blocking(move || pack(&root)).await?;
-    let packed = packed.with_context(|| format!("packing {}; name another directory with --dir", dir.display()))?;
+    let packed = packed.context("packing the directory of --dir")?;
     let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(packed.file), 256 * 1024);
     let stream = stream.map_err(|error| Error::invalid("file", format!("could not be read: {error}")));
     let name = dir.file_name().map(|name| format!("{}.zip", name.to_string_lossy()));

@@ -33,5 +33,5 @@ fn any_directory_and_command_will_do() {
     assert!(String::from_utf8(output.stdout).unwrap().contains("hello from a file\n"));
 
     let nowhere = quickstart(data.path(), &["--dir", "/nowhere", "--", "true"]);
-    assert!(String::from_utf8(nowhere.stderr).unwrap().contains("/nowhere is no directory"));
+    assert!(String::from_utf8(nowhere.stderr).unwrap().contains("--dir: /nowhere: No such file"));
 }

@@ -1,12 +1,15 @@
 //! One room for each command.
 
+pub(crate) mod artifacts;
 pub(crate) mod cancel;
+pub(crate) mod files;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod token;
+pub(crate) mod upload;
 pub(crate) mod wait;
 pub(crate) mod watch;
 pub(crate) mod workers;

@@ -53,6 +53,10 @@ fn show(job: &JobView) -> std::io::Result<()> {
     if let Some(duration) = job.details.duration {
         line("ran for", table::span(duration));
     }
+    for (n, step) in job.details.steps.iter().enumerate() {
+        let how = step.exit_code.map_or_else(|| "ended with the job".to_owned(), |code| format!("exit code {code}"));
+        line(&format!("step {}", n + 1), format!("{how} after {}", table::span(step.duration)));
+    }
     for attempt in job.attempts.iter().filter(|_| job.attempts.len() > 1) {
         let outcome = serde_json::to_value(attempt.outcome).unwrap_or_default();
         let how = outcome.as_str().unwrap_or("running").to_owned();
@@ -63,6 +67,12 @@ fn show(job: &JobView) -> std::io::Result<()> {
         line("output", format!("{} bytes of it were lost to the cap", job.dropped));
     } else if bytes > 0 {
         line("output", format!("`cmdexec logs {}`", job.id));
+    }
+    if job.artifacts.is_some() {
+        line("artifacts", format!("`cmdexec artifacts {}`", job.id));
+    }
+    for warning in &job.details.warnings {
+        line("warning", table::plain(warning));
     }
     table::print(lines)
 }

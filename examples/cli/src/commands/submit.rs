@@ -1,6 +1,7 @@
 //! `submit` and `run`.
 
 use std::io::Write;
+use std::path::Path;
 
 use cmdexec_core::job::Status;
 use cmdexec_core::service::{JobService, JobView, OutputQuery, Submission, SubmittedJob};
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use crate::args::{RunArgs, SubmitArgs};
 use crate::exit::Exit;
+use crate::files;
 use crate::follow::{Followed, OnInterrupt, Shown, follow};
 use crate::json as as_json;
 use crate::table;
@@ -31,8 +33,8 @@ pub(crate) async fn submit(jobs: &dyn JobService, args: &SubmitArgs, json: bool)
 /// With `--json`, standard output has one object: the job once it has ended.
 pub(crate) async fn run(jobs: &dyn JobService, args: &RunArgs, json: bool) -> anyhow::Result<Exit> {
     let interrupt = OnInterrupt { signals: signals::listen()?, cancel: args.cancel_on_interrupt };
-    let progress = Progress::start(args.quiet);
     let job = send(jobs, args).await?;
+    let progress = Progress::start(args.quiet);
     let shown = if json { Shown::Nothing } else { Shown::Raw };
     match follow(jobs, job.id, OutputQuery::default(), shown, &progress, &interrupt).await? {
         Followed::Ended(job) => {
@@ -40,6 +42,9 @@ pub(crate) async fn run(jobs: &dyn JobService, args: &RunArgs, json: bool) -> an
                 as_json::print(&as_json::job(&job, true))?;
             } else if !args.quiet {
                 say_how_it_ended(&job);
+            }
+            if let Some(directory) = &args.download {
+                download(jobs, &job, directory, args.quiet).await?;
             }
             Ok(Exit::of_job(&job))
         }
@@ -54,14 +59,36 @@ pub(crate) async fn run(jobs: &dyn JobService, args: &RunArgs, json: bool) -> an
 }
 
 async fn send(jobs: &dyn JobService, args: &RunArgs) -> anyhow::Result<SubmittedJob> {
-    let submission =
-        Submission { specs: vec![args.spec.to_spec()?], idempotency_key: args.spec.idempotency_key.clone() };
+    let mut spec = args.spec.to_spec()?;
+    files::check_download(&spec, args.download.as_ref())?;
+    if let Some(file) = args.spec.files.bring(jobs, args.quiet).await? {
+        spec.input = Some(file);
+    }
+    let submission = Submission { specs: vec![spec], idempotency_key: args.spec.idempotency_key.clone() };
     let submitted = jobs.submit_batch(submission).await?;
     submitted.into_iter().next().ok_or_else(|| anyhow::anyhow!("the server did not answer what was asked"))
 }
 
-/// A job that completed speaks for itself.
+/// Brings back what the job has left. That there is nothing is said, and is no failure of the job's.
+async fn download(jobs: &dyn JobService, job: &JobView, directory: &Path, quiet: bool) -> anyhow::Result<()> {
+    let Some(id) = job.artifacts else {
+        eprintln!("cmdexec: the job left nothing to download");
+        return Ok(());
+    };
+    let zip = files::fetch(jobs, id, quiet).await?;
+    let into = directory.to_owned();
+    let count = tokio::task::spawn_blocking(move || files::unpack(zip, &into)).await??;
+    if !quiet {
+        eprintln!("cmdexec: {count} files in {}", directory.display());
+    }
+    Ok(())
+}
+
+/// A job that completed speaks for itself; what its outputs lack it can't say.
 fn say_how_it_ended(job: &JobView) {
+    for warning in &job.details.warnings {
+        eprintln!("cmdexec: warning: {warning}");
+    }
     let took = job.details.duration.map(|took| format!(" after {}", table::span(took))).unwrap_or_default();
     match job.status {
         Status::Completed => {}
