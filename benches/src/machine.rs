@@ -145,6 +145,7 @@ pub(crate) fn remove_database(path: &Path) {
         // What is not there need not be removed.
         let _ = std::fs::remove_file(name);
     }
+    let _ = std::fs::remove_dir_all(path.with_extension("files"));
 }
 
 async fn repeat<F, Fut>(at_once: usize, one: F) -> Result<f64>

@@ -12,6 +12,7 @@ mod children;
 mod embedded;
 mod followers;
 mod idle;
+mod inputs;
 mod latency;
 mod load;
 mod machine;
@@ -105,6 +106,12 @@ enum Bench {
         #[arg(long, default_value_t = 1_024)]
         mib: u64,
     },
+    /// Jobs over one ZIP of many files, beside jobs without files.
+    Inputs {
+        /// How many at once.
+        #[arg(long, default_value_t = 1_000)]
+        jobs: usize,
+    },
     /// Many who follow one job.
     Followers {
         /// How many.
@@ -152,6 +159,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
             idle::bench(&dir, 1_000, 20).await?;
             load::bench(&dir, 100, 1_000).await?;
             output::bench(&dir, 1_024).await?;
+            inputs::bench(&dir, 1_000).await?;
             followers::bench(&dir, 300, 20).await?;
             million::bench(&dir, 1_000_000).await
         }
@@ -165,6 +173,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Idle { workers, seconds } => idle::bench(&dir, workers, seconds).await,
         Bench::Load { workers, jobs } => load::bench(&dir, workers, jobs).await,
         Bench::Output { mib } => output::bench(&dir, mib).await,
+        Bench::Inputs { jobs } => inputs::bench(&dir, jobs).await,
         Bench::Followers { followers, seconds } => followers::bench(&dir, followers, seconds).await,
         Bench::Serve { database, output_cap } => serve::server(&database, output_cap).await,
         Bench::Work { url, slots } => serve::worker(&url, slots).await,

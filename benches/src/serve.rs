@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::ProcessExecutor;
+use cmdexec_core::files::Files;
 use cmdexec_core::id::Owner;
 use cmdexec_core::service::{Role, WorkerService};
 use cmdexec_core::time::{Clock, SystemClock};
@@ -42,7 +43,9 @@ pub(crate) fn worker_client(url: &str) -> Result<Client> {
 /// Serves a database until it is killed; prints its URL when it listens.
 pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
     let store = SqliteStore::open(database).await?;
-    let coordinator = Coordinator::builder(store).with_options(|options| options.output_cap = output_cap << 20);
+    let files = Files::local(database.with_extension("files"))?;
+    let coordinator = Coordinator::builder(store).files(files);
+    let coordinator = coordinator.with_options(|options| options.output_cap = output_cap << 20);
     let coordinator = Arc::new(coordinator.build().await?);
     let mut options = Options::default();
     options.max_jobs = 0;

@@ -437,37 +437,3 @@ async fn a_worker_that_is_killed_leaves_nothing_that_the_next_one_trips_over() {
     worker.shutdown().await;
     assert_eq!(mounts_below(dir), 0);
 }
-
-// --- figures -------------------------------------------------------------------------------------------------------
-
-#[tokio::test]
-#[ignore = "prints a figure"]
-#[expect(clippy::disallowed_methods, reason = "it measures")]
-async fn starting_a_job_with_files() {
-    use std::time::Instant;
-    const JOBS: u32 = 100;
-    let world = World::new().await;
-    let noise: Vec<u8> = (0..2_500_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    let zip = Zip::of((0..5_000).map(|i| Entry::stored(format!("d{}/f{i}", i % 50), &noise)));
-    let input = world.put(&zip).await;
-    let worker = world.worker().await;
-    let jobs = world.coordinator.jobs();
-    jobs.run(JobSpec::shell("true")).await.unwrap();
-    let begun = Instant::now();
-    world.output("true", input).await;
-    println!("first: {:?}", begun.elapsed());
-    for line in ["true", "cat d0/f0 > /dev/null; echo x >> d1/f1", "find . -type f | xargs cat > /dev/null"] {
-        let (mut without, mut with) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..JOBS {
-            let begun = Instant::now();
-            jobs.run(JobSpec::shell("true")).await.unwrap();
-            without += begun.elapsed();
-            let begun = Instant::now();
-            world.output(line, input).await;
-            with += begun.elapsed();
-        }
-        println!("{line}: without files {:?}, with {:?} a job", without / JOBS, with / JOBS);
-    }
-    assert_eq!(world.fetched(), 1);
-    worker.shutdown().await;
-}
