@@ -122,6 +122,7 @@ async fn what_is_too_large_is_413() {
 
 #[tokio::test]
 async fn other_media_types_are_415() {
+    const PACKED: &str = "application/vnd.cmdexec.output";
     let world = World::start().await;
     let token = world.user_token("ada", Role::User);
     let create = || world.request(Method::POST, "/api/jobs/create").bearer_auth(&token).body("{\"command\":\"true\"}");
@@ -134,6 +135,21 @@ async fn other_media_types_are_415() {
     send(create()).await.ok(201);
     let compressed = create().header("content-type", "application/json").header("content-encoding", "gzip");
     send(compressed).await.refused(415, "unsupported_media_type");
+    // Output has a type of its own, nothing else has.
+    let output = || {
+        let request = world.request(Method::POST, "/api/jobs/stream-output");
+        request.header("x-worker-token", world.worker_token(Some("w")))
+    };
+    send(create().header("content-type", PACKED)).await.refused(415, "unsupported_media_type");
+    send(output().header("content-type", "application/octet-stream").body("{}"))
+        .await
+        .refused(415, "unsupported_media_type");
+    let compressed = output().header("content-type", PACKED).header("content-encoding", "gzip");
+    send(compressed.body("x")).await.refused(415, "unsupported_media_type");
+    for body in [&b""[..], b"\0\0\0", b"\0\0\0\x03{}", b"\0\0\0\x01{}", b"\xff\xff\xff\xff{}"] {
+        send(output().header("content-type", PACKED).body(body)).await.refused(400, "malformed");
+    }
+    send(output().header("content-type", PACKED).body(&b"\0\0\0\x02{}"[..])).await.refused(422, "invalid");
 }
 
 #[tokio::test]

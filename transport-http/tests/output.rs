@@ -70,6 +70,41 @@ async fn a_character_in_two_pieces_is_neither_cut_nor_replaced() {
 }
 
 #[tokio::test]
+async fn bytes_come_as_they_are_in_a_body_of_their_own_type() {
+    let running = Running::start().await;
+    let world = World::over(running.services(), unlimited()).await;
+    let (job, token) = (running.leased.job, running.leased.token.reveal());
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let lost = "00000000000000000000000000000000";
+    let document = json!({ "workerId": running.me, "batches": [
+        { "jobId": job, "leaseToken": token, "chunks": [
+            { "seq": 0, "stream": "stdout", "length": 60_000 }, { "seq": 1, "stream": "stderr", "length": 39_000 },
+        ] },
+        { "jobId": job, "leaseToken": lost, "chunks": [{ "seq": 2, "stream": "stdout", "length": 500 }] },
+        { "jobId": job, "leaseToken": token, "chunks": [{ "seq": 2, "stream": "stdout", "length": 500 }] },
+    ] })
+    .to_string();
+    let length = u32::try_from(document.len()).unwrap().to_be_bytes();
+    let request = || {
+        let request = world.request(Method::POST, "/api/jobs/stream-output");
+        let request = request.header("x-worker-token", world.worker_token(None));
+        let request = request.header("content-type", "application/vnd.cmdexec.output");
+        request.body([&length[..], document.as_bytes(), &bytes].concat())
+    };
+    // The second time changes nothing.
+    for _ in 0..2 {
+        let answer = send(request()).await;
+        answer.ok(200);
+        let oks: Vec<_> = answer.body["batches"].as_array().unwrap().iter().map(|batch| batch["ok"].clone()).collect();
+        assert_eq!(oks, [true, false, true], "{}", answer.text);
+    }
+    let path = format!("/api/jobs/logs?jobId={job}");
+    let raw = world.request(Method::GET, &path).bearer_auth(world.user_token("ada", Role::User));
+    let kept = raw.send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(kept, [&bytes[..99_000], &bytes[99_500..]].concat());
+}
+
+#[tokio::test]
 async fn what_is_lost_is_told_by_everything_that_shows_output() {
     let mut running = Running::with(|options| options.output_cap = 256 << 10).await;
     let world = World::over(running.services(), unlimited()).await;

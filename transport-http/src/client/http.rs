@@ -243,7 +243,10 @@ impl Http {
     async fn tried(&self, call: &Call, reading: Reading) -> Result<(StatusCode, Read), Failed> {
         let mut request = self.request(call);
         if let Some(body) = &call.body {
-            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
+            if !call.headers.contains_key(CONTENT_TYPE) {
+                request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+            request = request.body(body.clone());
         }
         let response = request.send().await.map_err(|error| {
             let why = reasons(&error);

@@ -9,6 +9,7 @@ mod http;
 mod jobs;
 mod options;
 mod pack;
+mod packed;
 mod refusal;
 mod retry;
 mod sending;

@@ -11,11 +11,13 @@ use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
     Registered, Registration, WorkerService,
 };
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::http::{As, Call, body};
 use super::pack::Packer;
+use super::packed::packed;
 use super::refusal;
 use super::{Client, download};
 use crate::wire;
@@ -25,6 +27,9 @@ const OUTPUT: usize = 4 * 1024 * 1024;
 
 /// The same with reports. The server takes more; smaller ones are repeated sooner.
 const REPORTS: usize = 8 * 1024 * 1024;
+
+/// From so much output on, its bytes travel as they are. What is less goes as JSON, which people and proxies can read.
+const PACK_FROM: usize = 16 * 1024;
 
 /// How many attempts one request brings.
 const ITEMS: usize = 1_000;
@@ -68,21 +73,8 @@ impl WorkerService for Client {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        let mut packer = Packer::new(head(worker, "batches"), OUTPUT, ITEMS);
-        // Without numbers, a repetition would be more output.
-        let numbered = batches.iter().all(|batch| match &batch.pieces {
-            OutputPieces::Numbered(_) => true,
-            OutputPieces::Plain(chunks) => chunks.is_empty(),
-        });
-        for (i, batch) in batches.iter().enumerate() {
-            for part in wire::Batch::parts(batch, OUTPUT / 2) {
-                packer.add(i, &body(&part));
-            }
-        }
         let mut acks = vec![Ok(OutputAck { cancel: false }); batches.len()];
-        for (packed, items) in packer.finish() {
-            let call = Call::post(As::Worker, "/api/jobs/stream-output", packed);
-            let call = if numbered { call } else { call.once() };
+        for (call, items) in output(worker, &batches) {
             let answer: wire::OutputAck = self.http.call(&call).await?;
             let parts = answer.batches.filter(|parts| parts.len() == items.len()).ok_or(Error::Internal)?;
             for (item, part) in items.into_iter().zip(parts) {
@@ -150,6 +142,33 @@ impl WorkerService for Client {
         let artifacts: wire::Artifacts = self.http.send(&call, bytes).await?;
         artifacts.file_id.parse().map_err(|_| Error::Internal)
     }
+}
+
+/// The calls that carry output, in its order, each with which batches are in it.
+fn output(worker: &WorkerId, batches: &[OutputBatch]) -> Vec<(Call, Vec<usize>)> {
+    const ROUTE: &str = "/api/jobs/stream-output";
+    // Without numbers, a repetition would be more output.
+    let (mut is_repeatable, mut is_numbered, mut bytes) = (true, true, 0);
+    for batch in batches {
+        match &batch.pieces {
+            OutputPieces::Numbered(chunks) => bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>(),
+            OutputPieces::Plain(chunks) => (is_repeatable, is_numbered) = (is_repeatable && chunks.is_empty(), false),
+        }
+    }
+    if is_numbered && bytes >= PACK_FROM {
+        let kind = HeaderValue::from_static(wire::PACKED);
+        let call = |body| Call::post(As::Worker, ROUTE, body).header(CONTENT_TYPE, kind.clone());
+        return packed(worker, batches, OUTPUT, ITEMS).into_iter().map(|(body, items)| (call(body), items)).collect();
+    }
+    let mut packer = Packer::new(head(worker, "batches"), OUTPUT, ITEMS);
+    for (i, batch) in batches.iter().enumerate() {
+        for part in wire::Batch::parts(batch, OUTPUT / 2) {
+            packer.add(i, &body(&part));
+        }
+    }
+    let call = |body| Call::post(As::Worker, ROUTE, body);
+    let call = |body| if is_repeatable { call(body) } else { call(body).once() };
+    packer.finish().map(|(body, items)| (call(body), items)).collect()
 }
 
 /// The beginning of a body with a list.

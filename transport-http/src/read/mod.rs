@@ -6,6 +6,7 @@
 mod fields;
 mod json;
 mod output;
+mod packed;
 mod query;
 mod report;
 mod spec;
@@ -14,6 +15,7 @@ mod worker;
 pub(crate) use fields::{Fields, Problems};
 pub(crate) use json::{Json, Malformed, Number};
 pub(crate) use output::{Output, output};
+pub(crate) use packed::packed;
 pub(crate) use query::Query;
 pub(crate) use report::{Kind as ReportKind, Report, report, reports};
 pub(crate) use spec::{Execution, Submit, batch, execution, single};

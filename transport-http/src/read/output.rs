@@ -12,7 +12,7 @@ use crate::older;
 use crate::wire;
 
 /// How many attempts one request may bring output of.
-const MAX_BATCHES: usize = 10_000;
+pub(super) const MAX_BATCHES: usize = 10_000;
 
 /// Output and whose it is, if it says so.
 #[derive(Debug)]
@@ -83,15 +83,20 @@ pub(super) fn numbered<'a>(fields: &mut Fields<'a, '_>, items: Vec<Json<'a>>) ->
 
 /// `stream` and `data` or `dataBase64`, if there is data.
 fn piece(fields: &mut Fields<'_, '_>) -> Option<OutputChunk> {
-    let stream = match fields.text("stream").as_deref() {
-        Some("stdout") | None => Stream::Stdout,
-        Some("stderr") => Stream::Stderr,
+    let stream = stream(fields)?;
+    data(fields, "data", "dataBase64").map(|bytes| OutputChunk { stream, bytes })
+}
+
+/// Which stream; stdout if it is not said.
+pub(super) fn stream(fields: &mut Fields<'_, '_>) -> Option<Stream> {
+    match fields.text("stream").as_deref() {
+        Some("stdout") | None => Some(Stream::Stdout),
+        Some("stderr") => Some(Stream::Stderr),
         Some(_) => {
             fields.wrong("stream", "must be stdout or stderr");
-            return None;
+            None
         }
-    };
-    data(fields, "data", "dataBase64").map(|bytes| OutputChunk { stream, bytes })
+    }
 }
 
 /// Bytes in one of two fields, if there are any.

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
 use super::problem::Problem;
+use crate::wire::PACKED;
 
 /// The most that a job's spec may have.
 pub(super) const SPEC: usize = 1024 * 1024;
@@ -40,8 +41,34 @@ impl<const LIMIT: usize> FromRequest<Arc<App>> for Body<LIMIT> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        says_json(request.headers())?;
+        Self::receive(request, app).await
+    }
+}
+
+/// A request's body with output: JSON, or of the type [`PACKED`].
+#[derive(Debug)]
+pub(super) struct OutputBody {
+    pub(super) body: Body<OUTPUT>,
+    pub(super) is_packed: bool,
+}
+
+impl FromRequest<Arc<App>> for OutputBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let headers = request.headers();
+        let is_packed = essence(headers).is_some_and(|essence| essence.eq_ignore_ascii_case(PACKED));
+        let checked = if is_packed { is_plain(headers) } else { says_json(headers) };
+        checked?;
+        Ok(Self { body: Body::receive(request, app).await?, is_packed })
+    }
+}
+
+impl<const LIMIT: usize> Body<LIMIT> {
+    /// Reads a body, whatever its type.
+    async fn receive(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, mut body) = request.into_parts();
-        says_json(&parts.headers)?;
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > LIMIT) {
             if !parts.headers.contains_key(EXPECT) {
@@ -50,7 +77,7 @@ impl<const LIMIT: usize> FromRequest<Arc<App>> for Body<LIMIT> {
             return Err(Problem::too_large(LIMIT));
         }
         let room = if LIMIT > SPEC { room(app, length.unwrap_or(LIMIT)).await? } else { None };
-        let reading = read(&mut body, LIMIT, app.options.body_idle_timeout);
+        let reading = read(&mut body, length.unwrap_or(0), LIMIT, app.options.body_idle_timeout);
         let read = tokio::time::timeout(app.options.body_timeout, reading).await;
         let bytes = match read.unwrap_or(Err(Stopped::Slow)) {
             Ok(bytes) => bytes,
@@ -72,15 +99,29 @@ impl<const LIMIT: usize> FromRequest<Arc<App>> for Body<LIMIT> {
 
 /// No content type is as good as JSON's; another is not. A page elsewhere can make a browser send only others.
 fn says_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let refused = |detail| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return refused("the body must not be compressed");
+    is_plain(headers)?;
+    let is_json = essence(headers).is_none_or(|essence| {
+        essence.eq_ignore_ascii_case("application/json")
+            || essence.get(essence.len().saturating_sub(5)..).is_some_and(|end| end.eq_ignore_ascii_case("+json"))
+    });
+    if is_json { Ok(()) } else { Err(unsupported("the body must be application/json")) }
+}
+
+fn is_plain(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(unsupported("the body must not be compressed")),
+        _ => Ok(()),
     }
-    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let is_json = essence.eq_ignore_ascii_case("application/json")
-        || essence.get(essence.len().saturating_sub(5)..).is_some_and(|end| end.eq_ignore_ascii_case("+json"));
-    if is_json { Ok(()) } else { refused("the body must be application/json") }
+}
+
+/// The content type without its parameters, if there is one.
+fn essence(headers: &HeaderMap) -> Option<&str> {
+    let content_type = headers.get(CONTENT_TYPE)?;
+    Some(content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim())
+}
+
+fn unsupported(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
 }
 
 enum Stopped {
@@ -89,7 +130,8 @@ enum Stopped {
     Large,
 }
 
-async fn read(body: &mut axum::body::Body, limit: usize, idle: Duration) -> Result<Bytes, Stopped> {
+/// `length`: what the body says of itself, for which there is room; 0 if it does not.
+async fn read(body: &mut axum::body::Body, length: usize, limit: usize, idle: Duration) -> Result<Bytes, Stopped> {
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     loop {
@@ -111,7 +153,7 @@ async fn read(body: &mut axum::body::Body, limit: usize, idle: Duration) -> Resu
         match &mut all {
             None if first.is_empty() => first = data,
             None => {
-                let mut both = BytesMut::with_capacity((first.len() + data.len()) * 2);
+                let mut both = BytesMut::with_capacity(length.max((first.len() + data.len()) * 2));
                 both.extend_from_slice(&first);
                 both.extend_from_slice(&data);
                 all = Some(both);

@@ -20,7 +20,7 @@ pub(crate) use file::{
 };
 pub(crate) use job::{Created, CreatedBatch, Job, JobList, JobPage, JobState, Update};
 pub(crate) use lease::{Lease, Leases};
-pub(crate) use output::{BatchAck, Chunk, Event, OutputAck};
+pub(crate) use output::{BatchAck, Chunk, Event, OutputAck, PACKED, Packed};
 pub(crate) use report::{Report, ReportAck, Step};
 pub(crate) use scalar::{Cpus, Seconds, Time};
 pub(crate) use spec::Spec;
@@ -28,7 +28,7 @@ pub(crate) use stats::Stats;
 pub(crate) use worker::{Beat, BeatAck, Register, Registered, WorkerList};
 
 #[cfg(feature = "client")]
-pub(crate) use output::Batch;
+pub(crate) use output::{Batch, PackedBatch, PackedChunk};
 #[cfg(feature = "server")]
 pub(crate) use {
     job::StatusName,

@@ -63,6 +63,44 @@ pub(crate) struct Chunk {
     pub(crate) data_base64: Option<String>,
 }
 
+/// The type of a body with output whose bytes are not JSON: the length of a [`Packed`] document in 4 bytes, the highest
+/// first; that document; and the bytes of its pieces, end to end in their order.
+pub(crate) const PACKED: &str = "application/vnd.cmdexec.output";
+
+/// What stands before the bytes in a body of the type [`PACKED`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Packed {
+    /// Who sends this; needed where the token speaks for any worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_id: Option<String>,
+    pub(crate) batches: Vec<PackedBatch>,
+}
+
+/// Pieces of output of one attempt, without their bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PackedBatch {
+    pub(crate) job_id: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lease_token: Option<String>,
+    pub(crate) chunks: Vec<PackedChunk>,
+}
+
+/// A piece of output, without its bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub(crate) struct PackedChunk {
+    /// Its number among the attempt's pieces, across both streams, from 0. One that was seen before is ignored.
+    pub(crate) seq: u64,
+    #[cfg_attr(feature = "server", schema(value_type = StreamName))]
+    pub(crate) stream: Stream,
+    /// How many bytes it has.
+    pub(crate) length: usize,
+}
+
 /// The answer to output.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]

@@ -19,7 +19,7 @@ use cmdexec_core::store::{Chunk, MemoryStore};
 pub struct Running {
     pub coordinator: Arc<Coordinator>,
     worker: Arc<dyn WorkerService>,
-    me: WorkerId,
+    pub me: WorkerId,
     pub leased: LeasedJob,
     next: u64,
 }

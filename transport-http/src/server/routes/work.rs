@@ -14,7 +14,7 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use crate::read::{self, Query, ReportKind};
 use crate::server::App;
 use crate::server::answer::{Answered, json};
-use crate::server::body::{Body, OTHER, OUTPUT, RESULT};
+use crate::server::body::{Body, OTHER, OutputBody, RESULT};
 use crate::server::guard::{self, Worker};
 use crate::server::limits::Key;
 use crate::{older, wire};
@@ -168,15 +168,22 @@ async fn lease(app: &App, worker: &WorkerId, leased: &LeasedJob) -> wire::Lease 
 /// Send output
 ///
 /// Durable when it is answered. `seq` counts an attempt's chunks across both streams from 0.
+///
+/// Instead of JSON, which costs much where there is much of it, the body may be `application/vnd.cmdexec.output`: the length of
+/// a JSON document in 4 bytes, the highest first; that document, in which each chunk has a `length` in the place of its data;
+/// and the bytes of all chunks, end to end.
 #[utoipa::path(
-    post, path = "/api/jobs/stream-output", tag = "worker protocol", request_body = wire::OutputBody,
+    post, path = "/api/jobs/stream-output", tag = "worker protocol",
+    request_body(content((wire::OutputBody = "application/json"), (wire::Packed = "application/vnd.cmdexec.output"))),
     responses(
         (status = 200, description = "It is kept", body = wire::OutputAck),
         (status = 409, description = "`lease_lost`: stop the job and forget it", body = wire::Problem),
     )
 )]
-pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, body: Body<OUTPUT>) -> Answered {
-    let read::Output { worker: said, batches, many } = read::output(&body.bytes)??;
+pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, output: OutputBody) -> Answered {
+    let OutputBody { body, is_packed } = output;
+    let read = if is_packed { read::packed(&body.bytes) } else { read::output(&body.bytes) };
+    let read::Output { worker: said, batches, many } = read??;
     let id = worker.named(said)?;
     let _call = app.calls.begin(&id)?;
     let acks = app.bounded(app.work(&worker).append_output(&id, batches)).await?;
