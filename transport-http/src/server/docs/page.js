@@ -8,6 +8,10 @@ const make = (tag, text, children = []) => {
   return node;
 };
 
+// Text in which `…` is code.
+const prose = (tag, text) =>
+  make(tag, undefined, text.split('`').map((part, i) => (i % 2 ? make('code', part) : part)));
+
 const show = (api) => {
   const resolve = (schema) =>
     schema && schema.$ref ? resolve(api.components.schemas[schema.$ref.split('/').pop()]) : schema || {};
@@ -38,7 +42,7 @@ const show = (api) => {
 
   const table = (rows) =>
     make('table', undefined, rows.map(([name, type, text]) =>
-      make('tr', undefined, [make('th', undefined, [make('code', name)]), make('td', type), make('td', text)])));
+      make('tr', undefined, [make('th', undefined, [make('code', name)]), make('td', type), prose('td', text)])));
 
   const body = (title, schema) => {
     const all = Object.entries(fields(schema));
@@ -49,7 +53,7 @@ const show = (api) => {
     return parts;
   };
 
-  document.getElementById('about').textContent = `${api.info.description} Version ${api.info.version}.`;
+  document.getElementById('about').replaceWith(prose('p', `${api.info.description} Version ${api.info.version}.`));
   const contents = make('ul');
   const groups = new Map();
   for (const [path, item] of Object.entries(api.paths)) {
@@ -67,7 +71,7 @@ const show = (api) => {
       title.lastChild.className = 'path';
       const article = make('article', undefined, [title]);
       article.id = id;
-      article.append(make('p', [operation.summary, operation.description].filter(Boolean).join('. ')));
+      article.append(prose('p', [operation.summary, operation.description].filter(Boolean).join('. ')));
       const who = (operation.security || []).flatMap((scheme) => Object.keys(scheme));
       article.append(make('p', who.length ? `Credentials: ${who.join(' or ')}.` : 'No credentials needed.'));
       const parameters = operation.parameters || [];
