@@ -136,6 +136,7 @@ fn directory(mounts: &[Mount], own: &str, controller: Option<&str>) -> Option<Pa
 
 /// Makes and locks this launcher's group below `parent`, after sweeping those of dead launchers.
 fn open_base(parent: &Path) -> io::Result<Base> {
+    let _turn = turn(parent);
     sweep(parent);
     let dir = parent.join(format!("{PREFIX}{}-{}", sys::own_pid(), boot_ticks()));
     fs::create_dir(&dir)?;
@@ -148,6 +149,22 @@ fn open_base(parent: &Path) -> io::Result<Base> {
             Err(error)
         }
     }
+}
+
+/// One launcher at a time sweeps and makes its group. Otherwise one could say that it has swept while another is still at it,
+/// and take a group that was just made and is not locked yet for a dead launcher's.
+///
+/// Whoever may read the directory may lock it, so nobody waits for ever: `None` after three seconds, or where there are no locks.
+fn turn(parent: &Path) -> Option<File> {
+    let file = File::open(parent).ok()?;
+    for _ in 0..300 {
+        match sys::try_lock(&file) {
+            Ok(()) => return Some(file),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(Duration::from_millis(10)),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// When this process started, in ticks since the machine did: with the process id, a name nobody else has.
@@ -290,6 +307,23 @@ mod tests {
         let Controllers { memory, cpu, pids } = hand_on_controllers(dir.path(), &base);
         assert_eq!((memory, cpu, pids), (false, true, true));
         assert_eq!(fs::read_to_string(base.join("cgroup.subtree_control")).unwrap(), "+pids");
+    }
+
+    #[test]
+    fn launchers_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let at_it = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let turn = turn(dir.path());
+                    assert!(turn.is_some());
+                    assert_eq!(at_it.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    std::thread::yield_now();
+                    at_it.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                });
+            }
+        });
     }
 
     #[test]

@@ -109,6 +109,12 @@ fn launcher_of(worker: i32) -> i32 {
     pids.into_iter().find(is_launcher).unwrap()
 }
 
+/// Whether a process is gone, but for what its parent has yet to take notice of.
+fn is_dead(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
+}
+
 fn beats(root: &Path) -> u64 {
     std::fs::metadata(root.join("first/beat")).map_or(0, |file| file.len())
 }
@@ -187,6 +193,8 @@ async fn what_a_killed_worker_and_launcher_left_is_ended_by_the_next() {
     worker.signal("-STOP");
     send("-KILL", worker.launcher);
     worker.signal("-KILL");
+    // The signal was sent; the launcher's locks are held until it has died of it.
+    wait_until("the launcher is dead", || is_dead(worker.launcher));
     let next = ProcessExecutor::default();
     next.recover().await.unwrap();
     assert!(is_silent(worker.path()));
