@@ -192,9 +192,10 @@ impl JobService for UserJobs {
             }
             None => self.all_workers().await?,
         };
+        let owner = self.sees_only();
         let mut views = Vec::with_capacity(rows.len());
         for row in rows {
-            views.push(self.shared.worker_view(row).await?);
+            views.push(self.shared.worker_view(row, owner.as_ref()).await?);
         }
         Ok(views)
     }

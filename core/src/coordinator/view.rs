@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Shared;
 use crate::Error;
 use crate::executor::Stream;
+use crate::id::Owner;
 use crate::job::{Attempt, Command, Details, Job, JobSpec, Outcome, State};
 use crate::service::{AttemptView, Ended, JobUpdate, JobView, Registration, Usage, WorkerStatus, WorkerView};
 use crate::store::WorkerRow;
@@ -145,17 +146,17 @@ impl Shared {
         Ok(view)
     }
 
-    /// A worker as users see it.
-    pub(super) async fn worker_view(&self, row: WorkerRow) -> Result<WorkerView, Error> {
+    /// A worker as users see it, with those of its jobs that this owner may know of; `None`: all of them.
+    pub(super) async fn worker_view(&self, row: WorkerRow, owner: Option<&Owner>) -> Result<WorkerView, Error> {
         let info: Registration = serde_json::from_slice(&row.info).map_err(|error| {
             tracing::error!(worker = %row.id, %error, "a worker's stored registration can't be read");
             Error::Internal
         })?;
-        let running: Vec<_> = self.store.leased(&row.id).await?.into_iter().map(|job| job.id).collect();
+        let leased = self.store.leased(&row.id).await?;
         // What its next beat will write down counts already.
         let (completed, failed) = self.tally.of(&row.id);
         let usage = said(&row);
-        let idle_or_busy = if running.is_empty() { WorkerStatus::Idle } else { WorkerStatus::Busy };
+        let idle_or_busy = if leased.is_empty() { WorkerStatus::Idle } else { WorkerStatus::Busy };
         let said_status = match usage.map(|usage| usage.status) {
             None | Some(WorkerStatus::Idle | WorkerStatus::Busy) => idle_or_busy,
             Some(said) => said,
@@ -170,7 +171,11 @@ impl Shared {
             labels: info.labels.into_iter().collect(),
             executors: info.executors.unwrap_or_else(older_executors),
             slots: info.slots,
-            running,
+            running: leased
+                .iter()
+                .filter(|job| owner.is_none_or(|owner| *owner == job.owner))
+                .map(|job| job.id)
+                .collect(),
             jobs_completed: row.beat.completed.saturating_add(completed),
             jobs_failed: row.beat.failed.saturating_add(failed),
             last_heartbeat: row.renewed,

@@ -73,7 +73,8 @@ pub trait JobService: fmt::Debug + Send + Sync + 'static {
     /// waits in one is everybody's. Workers are shown to all.
     async fn stats(&self) -> Result<Stats, Error>;
 
-    /// The workers with these ids, or all, by id; what is not there is left out.
+    /// The workers with these ids, or all, by id; what is not there is left out. Everybody sees workers, but of what they run
+    /// only the jobs that it may see.
     async fn workers(&self, ids: Option<&[WorkerId]>) -> Result<Vec<WorkerView>, Error>;
 
     /// Removes a worker: it gets no further leases and can't register again; what it runs it is told to drop, and is
@@ -511,7 +512,7 @@ pub struct WorkerView {
     pub executors: Vec<Capabilities>,
     /// How many jobs it takes at once; `None` if it did not say.
     pub slots: Option<u32>,
-    /// The jobs that it has.
+    /// The jobs that it has: those that the caller may see. Its status is by all of them.
     pub running: Vec<JobId>,
     /// Jobs that completed on it.
     pub jobs_completed: u64,

@@ -67,6 +67,7 @@ macro_rules! service_suite {
             read::stats_count_jobs_queues_and_workers,
             read::stats_are_of_ones_own_jobs,
             read::workers_are_shown_as_they_say_they_are,
+            read::what_a_worker_runs_is_shown_to_whom_it_belongs,
             read::what_a_worker_says_when_it_comes_is_shown_until_it_beats,
             lease::a_lease_says_what_to_run,
             lease::the_oldest_of_the_highest_priority_is_first,

@@ -177,7 +177,9 @@ pub(crate) struct Worker {
     pub(crate) capabilities: Vec<Executor>,
     /// How many jobs it takes at once; null if it did not say.
     pub(crate) slots: Option<u32>,
+    /// Which of the caller's jobs it has; an admin sees everybody's.
     pub(crate) running: Vec<Uuid>,
+    /// The first of `running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) current_job_id: Option<Uuid>,
     pub(crate) jobs_completed: u64,

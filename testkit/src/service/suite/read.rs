@@ -256,6 +256,29 @@ pub async fn workers_are_shown_as_they_say_they_are(rig: Rig) {
     assert_eq!(rig.ada().workers(None).await.unwrap()[0].status, WorkerStatus::Offline);
 }
 
+pub async fn what_a_worker_runs_is_shown_to_whom_it_belongs(rig: Rig) {
+    let worker = rig.worker("w").await;
+    let adas = rig.submit().await;
+    let bobs = rig.user("bob", Role::User).submit(JobSpec::shell("true")).await.unwrap().id;
+    let leased = [worker.take().await, worker.take().await];
+    worker.holds(&leased.each_ref()).await;
+    for (name, role, mut seen) in [
+        ("ada", Role::User, vec![adas]),
+        ("bob", Role::Viewer, vec![bobs]),
+        ("eve", Role::User, vec![]),
+        ("root", Role::Admin, vec![adas, bobs]),
+    ] {
+        let jobs = rig.user(name, role);
+        for mut shown in [jobs.workers(None).await.unwrap(), jobs.workers(Some(&[worker_id("w")])).await.unwrap()] {
+            let mut shown = shown.remove(0);
+            assert_eq!(shown.status, WorkerStatus::Busy, "{name}");
+            shown.running.sort();
+            seen.sort();
+            assert_eq!(shown.running, seen, "{name}");
+        }
+    }
+}
+
 pub async fn what_a_worker_says_when_it_comes_is_shown_until_it_beats(rig: Rig) {
     let usage = Usage { status: WorkerStatus::Error, cpu: 40.0, ram: 60.0 };
     let worker = rig.worker_with("w", |registration| registration.usage = Some(usage)).await;
