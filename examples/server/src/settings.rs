@@ -142,6 +142,8 @@ fn coordinator(s: &mut Settings) -> coordinator::Options {
     options.output_cap = cap.or(16, number(1..=1 << 20)) << 20;
     let lease = s.setting("LEASE_MS", "After how long without a heartbeat a worker's jobs are tried elsewhere");
     options.lease = Duration::from_millis(lease.or(60_000, number(500..=DAY_MS)));
+    let leases = s.setting("MAX_LEASES_PER_WORKER", "How many jobs a worker may hold at once, whatever it asks for");
+    options.max_leases = leases.or(1_024, number(1..=100_000));
     options
 }
 
@@ -207,7 +209,7 @@ mod tests {
         let http = &options.http;
         let limits = [http.max_jobs, http.max_heartbeats, http.max_registrations, http.max_requests];
         assert_eq!(limits, [50, 600, 10, 100]);
-        assert_eq!(options.coordinator.lease, Duration::from_secs(60));
+        assert_eq!(options.coordinator, coordinator::Options::default());
         assert_eq!(options.token_ttl, Duration::from_hours(24));
     }
 
