@@ -201,35 +201,3 @@ async fn what_a_killed_worker_and_launcher_left_is_ended_by_the_next() {
     assert!(groups_of(worker.launcher).is_empty());
     next.shutdown().await;
 }
-
-#[tokio::test]
-async fn a_hidden_directory_is_empty_for_jobs() {
-    if !is_root() {
-        println!("skipped: hiding takes privileges");
-        return;
-    }
-    let (secret, attempt) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    std::fs::write(secret.path().join("token"), "secret").unwrap();
-    std::fs::set_permissions(secret.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let hidden = Options { hidden: vec![secret.path().to_owned()], users: Users::Never, ..Options::default() };
-    let executor = ProcessExecutor::new(hidden).unwrap();
-    let line = format!("test ! -e {}/token", secret.path().display());
-    assert_eq!(run(&executor, &line, attempt.path().to_owned()).await, Outcome::Exited { code: 0 });
-    assert!(secret.path().join("token").exists());
-}
-
-#[tokio::test]
-async fn a_job_sees_no_processes_but_its_own() {
-    if !is_root() {
-        println!("skipped: a private /proc takes privileges");
-        return;
-    }
-    let root = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-    let attempt = root.path().join("attempt");
-    std::fs::create_dir(&attempt).unwrap();
-    let line =
-        format!("test -e /proc/$$/stat && test ! -e /proc/{}/stat && test ! -e /proc/1/stat", std::process::id());
-    let executor = ProcessExecutor::default();
-    assert_eq!(run(&executor, &line, attempt).await, Outcome::Exited { code: 0 });
-}

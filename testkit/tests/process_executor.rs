@@ -16,6 +16,11 @@ fn subject(options: Options) -> Subject {
     Subject::new(ProcessExecutor::new(Options { grace: GRACE, ..options }).unwrap(), GRACE)
 }
 
+#[cfg(target_os = "linux")]
+fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
+}
+
 /// With everything that is permitted here.
 mod permitted {
     use super::*;
@@ -163,10 +168,10 @@ async fn a_directory_that_jobs_cannot_reach_is_named() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_contract_holds_without_privileges() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::os::unix::fs::{PermissionsExt, chown};
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+    if !is_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -179,6 +184,34 @@ fn the_contract_holds_without_privileges() {
     command.args(["permitted::", "--test-threads=4"]).env("TMPDIR", &work).current_dir("/").uid(NOBODY).gid(NOBODY);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hidden_directory_is_empty_for_jobs() {
+    if !is_root() {
+        println!("skipped: hiding takes privileges");
+        return;
+    }
+    let secret = tempfile::tempdir().unwrap();
+    std::fs::write(secret.path().join("token"), "secret").unwrap();
+    std::fs::set_permissions(secret.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let hidden = vec![secret.path().to_owned()];
+    let subject = subject(Options { hidden, users: Users::Never, ..Options::default() });
+    subject.sh(&format!("test ! -e {}/token", secret.path().display())).await.succeeded();
+    assert!(secret.path().join("token").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_job_sees_no_processes_but_its_own() {
+    if !is_root() {
+        println!("skipped: a private /proc takes privileges");
+        return;
+    }
+    let own = std::process::id();
+    let line = format!("test -e /proc/$$/stat && test ! -e /proc/{own}/stat && test ! -e /proc/1/stat");
+    subject(Options::default()).sh(&line).await.succeeded();
 }
 
 #[tokio::test]
