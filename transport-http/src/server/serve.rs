@@ -31,7 +31,8 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracke
 /// What every connection has at hand.
 struct Connections {
     router: Router,
-    http: auto::Builder<Tracked>,
+    http1: auto::Builder<Tracked>,
+    http2: auto::Builder<Tracked>,
     tasks: TaskTracker,
     head_timeout: Duration,
     write_timeout: Duration,
@@ -49,9 +50,11 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<usize> {
         let options = &self.app.options;
         let tasks = TaskTracker::new();
+        let http = http(options.head_timeout, &tasks);
         let connections = Arc::new(Connections {
             router: self.router(),
-            http: http(options.head_timeout, &tasks),
+            http1: http.clone().http1_only(),
+            http2: http.http2_only(),
             tasks: tasks.clone(),
             head_timeout: options.head_timeout,
             write_timeout: options.write_timeout,
@@ -85,7 +88,7 @@ fn http(head_timeout: Duration, tasks: &TaskTracker) -> auto::Builder<Tracked> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        // Heads larger than this are refused; a body is read in pieces of at most this.
+        // Heads that don't fit in are refused; it may have grown to nearly twice as much when hyper looks.
         .max_buf_size(64 * 1024)
         .max_headers(64);
     http.http2()
@@ -137,6 +140,17 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) {
+    let begun = tokio::select! {
+        biased;
+        begun = tokio::time::timeout(connections.head_timeout, speaks_http2(&stream)) => begun,
+        () = connections.closing.cancelled() => return,
+    };
+    let http = match begun {
+        Ok(Ok(false)) => &connections.http1,
+        Ok(Ok(true)) => &connections.http2,
+        // It has gone, or said nothing in the time for a head.
+        Ok(Err(_)) | Err(_) => return,
+    };
     let router = connections.router.clone();
     let called = Arc::new(AtomicBool::new(false));
     let service = hyper::service::service_fn({
@@ -150,7 +164,7 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
     let mut stream = TimeoutStream::new(stream);
     // Otherwise a reader that stops reading would keep its connection, and what is buffered for it, for ever.
     stream.set_write_timeout(Some(connections.write_timeout));
-    let connection = connections.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -170,7 +184,28 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
     drop(permit);
 }
 
-/// Completes if there was no request at all in the time for a head. hyper's own bound begins once it knows which HTTP it is.
+/// Whether the peer begins as HTTP/2 does, which no request of HTTP/1 begins like.
+///
+/// hyper would find out by itself; but it hands what it has read for that to the connection as a first piece, for which the
+/// connection doubles its buffer, and each one that is idle then costs 8 KiB more.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8; 3] = b"PRI";
+    let mut begin = [0; PREFACE.len()];
+    loop {
+        let read = stream.peek(&mut begin).await?;
+        let said = begin.get(..read).unwrap_or_default();
+        if said.is_empty() || !PREFACE.starts_with(said) {
+            return Ok(false);
+        }
+        if read == PREFACE.len() {
+            return Ok(true);
+        }
+        // A byte or two, which stay readable: there is no event to wait for.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Completes if there was no request at all in the time for a head. hyper's own bound is for each head of HTTP/1.
 async fn uncalled(called: &AtomicBool, head_timeout: Duration) {
     tokio::time::sleep(head_timeout).await;
     if called.load(Ordering::Relaxed) {
