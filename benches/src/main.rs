@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod children;
+mod classes;
 mod embedded;
 mod followers;
 mod idle;
@@ -81,6 +82,12 @@ enum Bench {
         /// How many jobs are in the queue.
         #[arg(long, default_value_t = 1_000_000)]
         queued: usize,
+    },
+    /// Claiming beside many classes of jobs that no worker can run.
+    Classes {
+        /// How many classes.
+        #[arg(long, default_value_t = 10_000)]
+        classes: usize,
     },
     /// A server that a thousand workers wait at.
     Idle {
@@ -161,6 +168,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
             output::bench(&dir, 1_024).await?;
             inputs::bench(&dir, 1_000).await?;
             followers::bench(&dir, 300, 20).await?;
+            classes::bench(&dir, 10_000).await?;
             million::bench(&dir, 1_000_000).await
         }
         Bench::Machine => machine::bench(&dir).await,
@@ -170,6 +178,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Process { jobs, slots } => process::bench(&dir, jobs, slots).await,
         Bench::Latency { jobs } => latency::bench(&dir, jobs).await,
         Bench::Million { queued } => million::bench(&dir, queued).await,
+        Bench::Classes { classes } => classes::bench(&dir, classes).await,
         Bench::Idle { workers, seconds } => idle::bench(&dir, workers, seconds).await,
         Bench::Load { workers, jobs } => load::bench(&dir, workers, jobs).await,
         Bench::Output { mib } => output::bench(&dir, mib).await,
