@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Coordinator, Shared, dispatch, follow, heartbeat, hub, leases, output, sweep, tally};
 use crate::Error;
@@ -189,6 +190,7 @@ impl Builder {
             outputs: output::Outputs::new(self.options.output_cap),
             hub: hub::Hub::default(),
             followed: follow::Followed::default(),
+            keeping: TaskTracker::new(),
             tally: tally::Tally::default(),
             dispatch: handle,
             wake_sweep: tokio::sync::Notify::new(),

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::files::Files;
@@ -68,6 +69,8 @@ struct Shared {
     outputs: output::Outputs,
     hub: hub::Hub,
     followed: follow::Followed,
+    /// The files that are being kept.
+    keeping: TaskTracker,
     tally: tally::Tally,
     dispatch: dispatch::Handle,
     /// Wakes the sweep before its time.
@@ -121,6 +124,8 @@ impl Coordinator {
         let orderly = async {
             while tasks.join_next().await.is_some() {}
             self.shared.followed.ended().await;
+            self.shared.keeping.close();
+            self.shared.keeping.wait().await;
             self.shared.store.close().await;
         };
         tokio::select! {

@@ -3,25 +3,40 @@
 //! Whose they are and for how long they are needed is the coordinator's business (`coordinator::files`).
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::stream::try_unfold;
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, WriteMultipart};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{ByteStream, FileId};
 
-/// How many parts of an upload are on their way to the store at once.
-const PARTS: usize = 4;
+/// What the names of all objects begin with.
+const FOLDER: &str = "files";
+
+/// How many parts of an upload are on their way to the store at once, beside the one that is gathered.
+const PARTS: usize = 2;
+
+/// How many bytes a part has where any size will do: enough that its cost does not count.
+const PART: usize = 1 << 20;
+
+/// The least that a part may have in S3 and its like.
+const REMOTE_PART: usize = 5 << 20;
+
+/// How many bytes are read of a file at once.
+const PIECE: usize = 256 << 10;
 
 /// Where the files' bytes are that jobs bring and leave. Clones are the same place.
 ///
@@ -31,7 +46,11 @@ const PARTS: usize = 4;
 /// let files = Files::in_memory();
 /// ```
 #[derive(Clone)]
-pub struct Files(Arc<dyn ObjectStore>);
+pub struct Files {
+    store: Arc<dyn ObjectStore>,
+    /// How many bytes a part has.
+    part: usize,
+}
 
 /// The name of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,27 +102,33 @@ impl From<Error> for crate::Error {
 }
 
 impl Files {
-    /// Keeps files in any object store.
+    /// Keeps files in any object store. A file on its way in takes 15 MiB of memory.
+    ///
+    /// Parts of an upload that is broken off are taken back; those that a process was sending when it was killed are not: let the
+    /// store itself remove incomplete uploads after a day.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self(store)
+        Self { store, part: REMOTE_PART }
     }
 
-    /// Keeps files in a folder, which is made if it is not there. A file that was put survives the loss of power.
+    /// Keeps files in a folder, which is made if it is not there. A file that was put survives the loss of power. A file on its
+    /// way in takes 3 MiB of memory. The folder is one coordinator's: what its last process left unfinished is removed.
     ///
     /// # Errors
-    /// The folder can't be made.
+    /// The folder can't be made, or not be read.
     pub fn local(directory: impl AsRef<FsPath>) -> Result<Self, Error> {
         let directory = directory.as_ref();
-        std::fs::create_dir_all(directory).map_err(|source| {
+        let broken = |source: io::Error| {
             Error::Store(object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(source) })
-        })?;
+        };
+        std::fs::create_dir_all(directory).map_err(broken)?;
+        remove_unfinished(&directory.join(FOLDER)).map_err(broken)?;
         let store = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
-        Ok(Self(Arc::new(store)))
+        Ok(Self { store: Arc::new(store), part: PART })
     }
 
     /// Keeps files in memory, for as long as this and its clones live.
     pub fn in_memory() -> Self {
-        Self(Arc::new(InMemory::new()))
+        Self { store: Arc::new(InMemory::new()), part: PART }
     }
 
     /// Puts what a stream gives, at most `most` bytes, without ever holding all of it in memory. After an error there is nothing.
@@ -111,16 +136,17 @@ impl Files {
     /// # Errors
     /// What the stream ended with; [`crate::Error::FileTooLarge`]; [`crate::Error::Unavailable`].
     pub(crate) async fn put(&self, object: Object, most: u64, mut bytes: ByteStream) -> Result<Received, crate::Error> {
-        let upload = self.0.put_multipart(&object.path()).await.map_err(Error::from)?;
-        let mut upload = WriteMultipart::new(upload);
+        let upload = self.store.put_multipart(&object.path()).await.map_err(Error::from)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, self.part);
         match take_in(&mut upload, most, &mut bytes).await {
             Ok(received) => {
                 upload.finish().await.map_err(Error::from)?;
                 Ok(received)
             }
             Err(error) => {
-                // What can't be removed now, the sweep finds.
-                let _ = upload.abort().await;
+                if let Err(broken) = upload.abort().await {
+                    tracing::warn!(error = %broken, "an upload could not be taken back");
+                }
                 Err(error)
             }
         }
@@ -133,7 +159,7 @@ impl Files {
         range: Option<GetRange>,
     ) -> Result<(ByteStream, Range<u64>, u64), Error> {
         let options = GetOptions { range, ..GetOptions::default() };
-        let found = match self.0.get_opts(&object.path(), options).await {
+        let found = match self.store.get_opts(&object.path(), options).await {
             Ok(found) => found,
             Err(error) => {
                 let error = Error::from(error);
@@ -145,21 +171,77 @@ impl Files {
             }
         };
         let (range, size) = (found.range.clone(), found.meta.size);
-        Ok((Box::pin(found.into_stream().map_err(|error| Error::from(error).into())), range, size))
+        let bytes = match found.payload {
+            GetResultPayload::File(file, _) => pieces(file, range.clone()),
+            GetResultPayload::Stream(stream) => Box::pin(stream.map_err(|error| Error::from(error).into())) as ByteStream,
+        };
+        Ok((bytes, range, size))
     }
 
     /// How many bytes an object has.
     pub(crate) async fn size(&self, object: Object) -> Result<u64, Error> {
-        Ok(self.0.head(&object.path()).await?.size)
+        Ok(self.store.head(&object.path()).await?.size)
     }
 
     /// Removes an object; it is no error if there is none.
     pub(crate) async fn remove(&self, object: Object) -> Result<(), Error> {
-        match self.0.delete(&object.path()).await.map_err(Error::from) {
+        match self.store.delete(&object.path()).await.map_err(Error::from) {
             Ok(()) | Err(Error::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The bytes of a local file, read in pieces that are worth the change of threads.
+fn pieces(mut file: File, range: Range<u64>) -> ByteStream {
+    let begin = async move {
+        let read = move || file.seek(SeekFrom::Start(range.start)).map(|_| (file, range.end.saturating_sub(range.start)));
+        blocking(read).await
+    };
+    let rest = |(mut file, left): (File, u64)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let read = move || {
+            let mut piece = Vec::with_capacity(usize::try_from(left).unwrap_or(PIECE).min(PIECE));
+            (&mut file).take(left.min(PIECE as u64)).read_to_end(&mut piece)?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok((piece, file))
+        };
+        let (piece, file) = blocking(read).await?;
+        let left = left - piece.len() as u64;
+        Ok(Some((Bytes::from(piece), (file, left))))
+    };
+    Box::pin(begin.map_ok(move |begun| try_unfold(begun, rest)).try_flatten_stream())
+}
+
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, crate::Error> {
+    let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    read.map_err(|error| {
+        tracing::warn!(%error, "a file could not be read");
+        crate::Error::Unavailable { retry_after: Duration::from_secs(1) }
+    })
+}
+
+/// Removes what a killed process was writing: the store gives such a file its name with `#` and a number behind it.
+fn remove_unfinished(directory: &FsPath) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_unfinished(&entry.path())?;
+        } else if entry.file_name().to_string_lossy().contains('#') {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 async fn take_in(upload: &mut WriteMultipart, most: u64, bytes: &mut ByteStream) -> Result<Received, crate::Error> {
@@ -202,7 +284,7 @@ impl Object {
     /// Spread over folders by its last byte, because some file systems slow down with the size of one.
     fn path(self) -> Path {
         let name = self.0.simple().to_string();
-        Path::from_iter(["files", name.get(30..).unwrap_or_default(), &name])
+        Path::from_iter([FOLDER, name.get(30..).unwrap_or_default(), &name])
     }
 
     pub(crate) fn name(self) -> String {
@@ -216,7 +298,7 @@ impl Object {
 
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Files").field(&format_args!("{}", self.0)).finish()
+        f.debug_tuple("Files").field(&format_args!("{}", self.store)).finish()
     }
 }
 
@@ -280,6 +362,21 @@ mod tests {
         holds_its_promises(Files::local(&path).unwrap()).await;
         let leftovers: Vec<_> = walk(&path);
         assert!(leftovers.is_empty(), "{leftovers:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_was_writing_is_removed_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::local(dir.path()).unwrap();
+        let object = Object::new();
+        files.put(object, u64::MAX, pieces(vec![Ok("PK\x05\x06".into())])).await.unwrap();
+        let kept = walk(dir.path());
+        let unfinished = kept[0].with_file_name("0197f2b000007000800000000000000f#1");
+        std::fs::write(&unfinished, "half").unwrap();
+        drop(files);
+        let files = Files::local(dir.path()).unwrap();
+        assert_eq!(walk(dir.path()), kept);
+        assert_eq!(files.size(object).await.unwrap(), 4);
     }
 
     fn walk(path: &FsPath) -> Vec<std::path::PathBuf> {

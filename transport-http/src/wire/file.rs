@@ -2,7 +2,6 @@
 
 use cmdexec_core::files::{FileId, StoredFile};
 use http::HeaderName;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serde::{Deserialize, Serialize};
 
 use super::Time;
@@ -57,7 +56,8 @@ pub(crate) const FILE_CREATED: HeaderName = HeaderName::from_static("x-file-crea
 pub(crate) const FILE_EXPIRES: HeaderName = HeaderName::from_static("x-file-expires-at");
 
 /// What needs no quoting in a header (RFC 8187).
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+#[cfg(feature = "server")]
+const PLAIN: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
     .remove(b'$')
@@ -72,6 +72,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// A name for a header.
+#[cfg(feature = "server")]
 pub(crate) fn encoded_name(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, PLAIN).to_string()
 }

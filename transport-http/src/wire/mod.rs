@@ -16,7 +16,7 @@ mod worker;
 
 pub(crate) use bytes::{decode, encode};
 pub(crate) use file::{
-    Artifacts, FILE_CREATED, FILE_EXPIRES, FILE_NAME, Stored, StoredPage, decoded_name, encoded_name, file_of, file_url,
+    Artifacts, FILE_CREATED, FILE_EXPIRES, FILE_NAME, Stored, StoredPage, decoded_name, file_of, file_url,
 };
 pub(crate) use job::{Created, CreatedBatch, Job, JobList, JobPage, JobState, Update};
 pub(crate) use lease::{Lease, Leases};
@@ -31,6 +31,7 @@ pub(crate) use worker::{Beat, BeatAck, Register, Registered, WorkerList};
 pub(crate) use output::{Batch, PackedBatch, PackedChunk};
 #[cfg(feature = "server")]
 pub(crate) use {
+    file::encoded_name,
     job::StatusName,
     output::{OutputBody, StreamName},
     report::Reports,

@@ -1,12 +1,12 @@
 //! Giving out files.
 
-use super::{BLOB, BlobRow, FILE, FileKey, FileRow, REFERENCE, Use, owner_key, read};
+use super::{BLOB, BlobRow, FILE, FileKey, FileRow, REFERENCE, Use, owner_key, read, write};
 use crate::Error;
 use crate::coordinator::Shared;
 use crate::files::{Download, FileId, GetRange, StoredFile};
 use crate::id::{Owner, WorkerId};
 use crate::job::Status;
-use crate::store::ListQuery;
+use crate::store::{ListQuery, Written};
 
 impl Shared {
     /// What is kept of a file that its owner may use; with `None`, anybody's.
@@ -110,13 +110,24 @@ impl Shared {
     }
 
     /// Removes an upload. As [`crate::service::JobService::delete_file`].
+    ///
+    /// It can't be used from now on; its bytes go with the sweep, when a job is committed that was judged just before, and keeps
+    /// them.
     pub(in crate::coordinator) async fn delete_file(&self, owner: &Owner, id: FileId) -> Result<(), Error> {
-        let key = FileKey::new(owner, id, Use::Upload);
-        let file = self.store.get_records(FILE, &[key.file()]).await?.pop().flatten().ok_or(Error::FileNotFound)?;
-        if self.is_needed(id).await? {
-            return Err(Error::FileInUse);
+        let key = FileKey::new(owner, id, Use::Upload).file();
+        loop {
+            let now = self.store.now();
+            let known = self.record::<FileRow>(FILE, key.clone()).await?;
+            let usable = known.filter(|(row, _)| !row.unfinished && row.expires > now);
+            let (mut row, version) = usable.ok_or(Error::FileNotFound)?;
+            if self.is_needed(id).await? {
+                return Err(Error::FileInUse);
+            }
+            row.expires = now;
+            if self.store.put_records(FILE, vec![write(key.clone(), &row, version)]).await? == [Written::Yes] {
+                return Ok(());
+            }
         }
-        self.let_go(&key, Some(file.version)).await
     }
 }
 

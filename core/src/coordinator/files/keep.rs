@@ -1,9 +1,16 @@
 //! Taking in files: uploads of users, and what jobs leave.
 
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+
 use super::{BLOB, BlobRow, FILE, FileKey, FileRow, REFERENCE, ReferenceRow, UPLOAD, UploadRow, Use, read, write};
 use crate::Error;
 use crate::coordinator::Shared;
-use crate::files::{ByteStream, FileId, Object, Received, StoredFile};
+use crate::files::{self, ByteStream, FileId, Object, Received, StoredFile};
 use crate::id::{JobId, LeaseToken, Owner, WorkerId};
 use crate::job::JobSpec;
 use crate::store::Written;
@@ -14,17 +21,17 @@ const MAX_NAME: usize = 255;
 impl Shared {
     /// Keeps an upload. As [`crate::service::JobService::upload`].
     pub(in crate::coordinator) async fn upload(
-        &self,
+        self: &Arc<Self>,
         owner: &Owner,
         name: Option<&str>,
         bytes: ByteStream,
     ) -> Result<StoredFile, Error> {
-        self.keep(owner, Use::Upload, name.and_then(file_name), bytes).await
+        self.keep_all_or_nothing(owner.clone(), Use::Upload, name.and_then(file_name), bytes).await
     }
 
     /// Keeps what an attempt left. As [`crate::service::WorkerService::upload_artifacts`].
     pub(in crate::coordinator) async fn upload_artifacts(
-        &self,
+        self: &Arc<Self>,
         worker: &WorkerId,
         job: JobId,
         token: Option<LeaseToken>,
@@ -39,7 +46,7 @@ impl Shared {
             return Err(Error::LeaseLost);
         }
         let name = Some(format!("{}.zip", job.id));
-        Ok(self.keep(&job.owner, Use::Job(job.id), name, bytes).await?.id)
+        Ok(self.keep_all_or_nothing(job.owner, Use::Job(job.id), name, bytes).await?.id)
     }
 
     /// Whether an attempt's report may name these artifacts: they were uploaded for its job.
@@ -50,7 +57,45 @@ impl Shared {
         id: FileId,
     ) -> Result<bool, Error> {
         let key = FileKey::new(owner, id, Use::Job(job)).file();
-        Ok(self.store.get_records(FILE, &[key]).await?.pop().flatten().is_some())
+        Ok(self.record::<FileRow>(FILE, key).await?.is_some_and(|(row, _)| !row.unfinished))
+    }
+
+    /// Keeps a file in a task of its own, so that a caller who goes away leaves nothing half done: while bytes still come, that
+    /// is as if they had broken off; after the last, the file is kept all the same.
+    async fn keep_all_or_nothing(
+        self: &Arc<Self>,
+        owner: Owner,
+        what_for: Use,
+        name: Option<String>,
+        bytes: ByteStream,
+    ) -> Result<StoredFile, Error> {
+        let gone = CancellationToken::new();
+        let _caller = gone.clone().drop_guard();
+        let broken_off = futures_util::stream::once(async move {
+            gone.cancelled().await;
+            Err(Error::Unavailable { retry_after: Duration::ZERO })
+        });
+        let mut broken_off = Box::pin(broken_off);
+        let mut bytes = Some(bytes);
+        // The first of the two to give something; but only as long as the bytes have not ended.
+        let bytes = futures_util::stream::poll_fn(move |cx| {
+            let Some(open) = &mut bytes else { return Poll::Ready(None) };
+            if let Poll::Ready(Some(error)) = broken_off.poll_next_unpin(cx) {
+                bytes = None;
+                return Poll::Ready(Some(error));
+            }
+            let piece = ready!(open.poll_next_unpin(cx));
+            if piece.is_none() {
+                bytes = None;
+            }
+            Poll::Ready(piece)
+        });
+        let shared = Arc::clone(self);
+        let keeping = self.keeping.spawn(async move { shared.keep(&owner, what_for, name, Box::pin(bytes)).await });
+        keeping.await.map_err(|error| {
+            tracing::error!(%error, "keeping a file failed");
+            Error::Internal
+        })?
     }
 
     async fn keep(
@@ -72,6 +117,8 @@ impl Shared {
         let received = match files.put(object, most, bytes).await {
             Ok(received) => received,
             Err(error) => {
+                // It may have arrived all the same. What can't be removed now, the sweep finds by its record.
+                files.remove(object).await?;
                 self.remove_record(UPLOAD, &object.name()).await?;
                 return Err(match error {
                     Error::FileTooLarge { most } if most < self.options.max_file_size => Error::QuotaExceeded { quota },
@@ -102,11 +149,11 @@ impl Shared {
         };
         let row = FileRow { name, size: received.size, created: now, unfinished: false, expires: now.after(keep) };
         let is_used = loop {
-            let version = match self.record::<FileRow>(FILE, key.file()).await? {
-                Some((_, version)) => version,
-                None => 0,
-            };
-            let first = FileRow { unfinished: version == 0, ..row.clone() };
+            let known = self.store.get_records(FILE, &[key.file()]).await?.pop().flatten();
+            let version = known.as_ref().map_or(0, |record| record.version);
+            // One that is finished has its bytes and stays so; what a death left unfinished has not.
+            let is_finished = known.and_then(|record| read::<FileRow>(FILE, &record)).is_some_and(|row| !row.unfinished);
+            let first = FileRow { unfinished: !is_finished, ..row.clone() };
             if self.store.put_records(FILE, vec![write(key.file(), &first, version)]).await? != [Written::Yes] {
                 continue;
             }
@@ -129,18 +176,22 @@ impl Shared {
         let files = self.place()?;
         let key = received.digest.to_string();
         loop {
-            let known = self.record::<BlobRow>(BLOB, key.clone()).await?;
-            let version = known.as_ref().map_or(0, |(_, version)| *version);
-            // An object that somebody removed behind the coordinator's back is replaced.
-            let known = match known {
-                Some((row, _)) if files.size(row.object).await.is_ok() => Some(row),
-                _ => None,
+            let known = self.store.get_records(BLOB, std::slice::from_ref(&key)).await?.pop().flatten();
+            let version = known.as_ref().map_or(0, |record| record.version);
+            let known = match known.and_then(|record| read::<BlobRow>(BLOB, &record)) {
+                None => None,
+                Some(row) => match files.size(row.object).await {
+                    Ok(_) => Some(row),
+                    // Somebody removed it behind the coordinator's back: it is replaced.
+                    Err(files::Error::NotFound) => None,
+                    Err(error) => return Err(error.into()),
+                },
             };
-            let row = known.clone().unwrap_or(BlobRow { object, size: received.size });
+            let row = known.unwrap_or(BlobRow { object, size: received.size });
             // Written anew also if it is there: whoever is about to remove it must find another version.
             let written = self.store.put_records(BLOB, vec![write(key.clone(), &row, version)]).await?;
             if written == [Written::Yes] {
-                return Ok(known.is_none());
+                return Ok(row.object == object);
             }
         }
     }
@@ -148,11 +199,14 @@ impl Shared {
     /// How many bytes an owner's files have together.
     async fn kept_bytes(&self, owner: &Owner) -> Result<u64, Error> {
         let prefix = format!("{}/", super::owner_key(owner));
+        let now = self.store.now();
         let (mut bytes, mut after) = (0_u64, None);
         loop {
             let page = self.records(FILE, &prefix, after.as_deref()).await?;
-            let sizes = page.iter().filter_map(|record| Some(read::<FileRow>(FILE, record)?.size));
-            bytes = sizes.fold(bytes, u64::saturating_add);
+            let rows = page.iter().filter_map(|record| Some((FileKey::parse_file(&record.key)?, read::<FileRow>(FILE, record)?)));
+            // What has expired, or was removed, is only there until the sweep finds it.
+            let counts = rows.filter(|(key, row)| key.what_for != Use::Upload || row.expires > now);
+            bytes = counts.map(|(_, row)| row.size).fold(bytes, u64::saturating_add);
             match page.last() {
                 Some(last) if page.len() == super::PAGE => after = Some(last.key.clone()),
                 _ => return Ok(bytes),

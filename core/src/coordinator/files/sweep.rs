@@ -15,7 +15,7 @@ use crate::store::{Record, RecordWrite, Written};
 const UNDER_WAY: Duration = Duration::from_secs(86_400);
 
 /// How long something that has expired is left: a submission that was judged before it expired is committed by then.
-const MARGIN: Duration = Duration::from_secs(3_600);
+const MARGIN: Duration = Duration::from_secs(600);
 
 /// When it is next asked whether a job is still there that left a file.
 const ASK_AGAIN: Duration = Duration::from_secs(86_400);
@@ -60,17 +60,21 @@ async fn expire(shared: &Shared, record: &Record) -> Result<(), Error> {
         return Ok(());
     };
     let now = shared.store.now();
+    if row.unfinished && row.created.after(UNDER_WAY) <= now {
+        return shared.let_go(&key, Some(record.version)).await;
+    }
     if row.expires.after(MARGIN) > now {
         return Ok(());
     }
     match key.what_for {
-        Use::Upload if shared.is_needed(key.id).await? => Ok(()),
         Use::Job(job) if shared.stored(job).await?.is_some() => {
             row.expires = now.after(ASK_AGAIN);
             // If somebody else was faster, so be it.
             shared.store.put_records(FILE, vec![write(record.key.clone(), &row, record.version)]).await?;
             Ok(())
         }
+        // Also what a job left, another may bring.
+        Use::Upload | Use::Job(_) if shared.is_needed(key.id).await? => Ok(()),
         Use::Upload | Use::Job(_) => {
             tracing::debug!(file = %key.id, "a file has expired");
             shared.let_go(&key, Some(record.version)).await
