@@ -58,7 +58,7 @@ impl fmt::Debug for Download {
 
 impl FileId {
     /// The id that this digest is.
-    pub fn from_sha256(digest: [u8; 32]) -> Self {
+    pub const fn from_sha256(digest: [u8; 32]) -> Self {
         Self(digest)
     }
 }

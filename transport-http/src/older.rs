@@ -6,7 +6,12 @@
 
 use std::borrow::Cow;
 
-use cmdexec_core::job::Command;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use cmdexec_core::files::FileId;
+use cmdexec_core::job::{Command, JobSpec};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use crate::read::{Fields, Json, Number};
@@ -126,34 +131,66 @@ impl GetJob {
     }
 }
 
-/// A lease with the names under which older workers look for its bound and its files.
+/// A lease with the name under which older workers look for its bound.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Lease {
     #[serde(flatten)]
     lease: wire::Lease,
     timeout_ms: Option<u128>,
-    filename: Option<String>,
 }
 
 impl From<wire::Lease> for Lease {
     fn from(lease: wire::Lease) -> Self {
-        Self { timeout_ms: lease.spec.timeout.map(|timeout| timeout.0.as_millis()), filename: None, lease }
+        Self { timeout_ms: lease.spec.timeout.map(|timeout| timeout.0.as_millis()), lease }
     }
 }
 
-/// `args` and `commands` as the one `command` line that an older worker knows, stopping at the first that fails.
-pub(crate) fn one_line(lease: &mut wire::Lease, command: &Command) {
-    let line = match command {
-        Command::Shell(_) => return,
+/// A ZIP without entries: what an older worker downloads and unpacks for a job that brings no files.
+const EMPTY_ZIP: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// Its digest.
+pub(crate) const EMPTY: FileId = FileId::from_sha256([
+    0x87, 0x39, 0xc7, 0x6e, 0x68, 0x1f, 0x90, 0x09, 0x23, 0xb9, 0x00, 0xc9, 0xdf, 0x0e, 0xf7, 0x5c, 0xf4, 0x21, 0xd3,
+    0x9c, 0xab, 0xb5, 0x46, 0x50, 0xc4, 0xb9, 0xad, 0x19, 0xb6, 0xa7, 0x6d, 0x85,
+]);
+
+/// The answer that has it.
+pub(crate) fn empty_zip() -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/zip"))], EMPTY_ZIP).into_response()
+}
+
+/// A job as an older worker can run it: one `command` line that stops at the first failure, begun where it is to begin, and
+/// always a ZIP, with a name.
+pub(crate) fn plain(lease: &mut wire::Lease, spec: &JobSpec) {
+    if let Some(line) = one_line(&spec.command) {
+        lease.spec.command = Some(line);
+    }
+    if let (Some(directory), Some(line)) = (lease.spec.working_directory.take(), &mut lease.spec.command) {
+        // A script of several lines is one word to the shell that goes there first.
+        let inner = match spec.command {
+            Command::Shell(_) => format!("/bin/sh -c {}", quoted(line)),
+            Command::Argv(_) | Command::Steps(_) => std::mem::take(line),
+        };
+        *line = format!("cd {} && {inner}", quoted(&directory));
+    }
+    (lease.spec.args, lease.spec.commands) = (None, None);
+    let id = spec.input.unwrap_or(EMPTY);
+    lease.spec.file_url = Some(wire::file_url(id));
+    lease.file_sha256 = Some(id.to_string());
+    lease.spec.filename.get_or_insert_with(|| format!("{id}.zip"));
+}
+
+/// `args` and `commands` as one line.
+fn one_line(command: &Command) -> Option<String> {
+    Some(match command {
+        Command::Shell(_) => return None,
         Command::Argv(argv) => argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
         // Each line is a shell of its own, as on newer workers: `cd` and `exit` in one don't reach the next.
         Command::Steps(lines) => {
             lines.iter().map(|line| format!("/bin/sh -c {}", quoted(line))).collect::<Vec<_>>().join(" && ")
         }
-    };
-    lease.spec.command = Some(line);
-    (lease.spec.args, lease.spec.commands) = (None, None);
+    })
 }
 
 /// A word that any POSIX shell takes as it is.
@@ -265,6 +302,17 @@ pub(crate) fn report(fields: &mut Fields<'_, '_>) {
     fields.rename("errorMessage", "error", Ok);
 }
 
+/// The ZIP of an attempt's outputs inside its report. It is called after its job, whatever its worker calls it.
+pub(crate) fn result_zip(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
+    let _ = fields.text("resultZipName");
+    let text = fields.text("resultZipBase64").filter(|text| !text.is_empty())?;
+    let zip = wire::decode(&text);
+    if zip.is_none() {
+        fields.wrong("resultZipBase64", "must be base64");
+    }
+    zip
+}
+
 fn not_negative(fields: &mut Fields<'_, '_>, name: &str) -> Option<f64> {
     let number = fields.number(name)?;
     if number < 0.0 {
@@ -285,6 +333,12 @@ fn scaled(json: Json<'_>, factor: f64) -> Result<Json<'_>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_empty_zip_is_what_its_digest_says() {
+        use sha2::{Digest, Sha256};
+        assert_eq!(FileId::from_sha256(Sha256::digest(EMPTY_ZIP).into()), EMPTY);
+    }
 
     #[test]
     fn words_are_quoted_for_any_shell() {

@@ -28,6 +28,7 @@ async fn every_route_is_in_the_document_and_every_path_of_the_document_is_a_rout
         }
     }
     let expected = [
+        "DELETE /api/execute",
         "DELETE /api/files/{fileId}",
         "DELETE /api/workers/{workerId}",
         "DELETE /uploads/{file}",

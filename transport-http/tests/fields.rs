@@ -107,7 +107,9 @@ fn spec_cases() -> Vec<(&'static str, Value)> {
         ("fileUrl", json!(1)),
         ("fileUrl", json!("/uploads/x.zip")),
         ("fileUrl", json!("https://example.org/a.zip")),
+        ("filename", json!(1)),
         ("filename", json!("a.zip")),
+        ("filename", json!("a/b.zip")),
         ("workingDirectory", json!("a")),
         ("gpus", json!(1)),
         ("dependsOn", json!(["00000000-0000-0000-0000-000000000000"])),
@@ -199,10 +201,13 @@ async fn every_wrong_field_of_the_users_other_bodies_is_named() {
     ] {
         refused(&world, false, &Method::POST, path, body, field).await;
     }
-    let form = "--x\r\ncontent-disposition: form-data; name=\"commands\"\r\n\r\ntrue\r\n--x--\r\n";
+    let form = "--x\r\ncontent-disposition: form-data; name=\"mode\"\r\n\r\ntrue\r\n--x--\r\n";
     let request = world.request(Method::POST, "/api/execute").header("content-type", "multipart/form-data; boundary=x");
     let token = world.user_token("ada", cmdexec_core::service::Role::User);
-    assert_eq!(support::send(request.bearer_auth(token).body(form)).await.refused(422, "invalid").fields(), ["file"]);
+    assert_eq!(
+        support::send(request.bearer_auth(token).body(form)).await.refused(422, "invalid").fields(),
+        ["mode", "command"]
+    );
     let request =
         world.request(Method::POST, "/api/jobs/create").json(&json!({ "command": "a", "idempotencyKey": "b" }));
     let request = request.bearer_auth(world.user_token("ada", cmdexec_core::service::Role::User));
@@ -372,8 +377,8 @@ async fn every_wrong_field_of_a_workers_bodies_is_named() {
         ),
         ("jobs/submit-result", Method::POST, &report, "chunks", "chunks[0].seq", json!([{ "data": "" }])),
         ("jobs/submit-result", Method::POST, &report, "artifacts", "artifacts", json!(["a"])),
-        ("jobs/submit-result", Method::POST, &report, "resultZipBase64", "resultZipBase64", json!("UEsFBg==")),
-        ("jobs/submit-result", Method::POST, &report, "resultZipName", "resultZipName", json!("a.zip")),
+        ("jobs/submit-result", Method::POST, &report, "resultZipBase64", "resultZipBase64", json!("!!")),
+        ("jobs/submit-result", Method::POST, &report, "resultZipName", "resultZipName", json!(1)),
         ("jobs/submit-result", Method::POST, &report, "results", "results", json!({})),
         ("jobs/submit-result", Method::POST, &report, "results", "results[0].exitCode", json!([{ "jobId": id }])),
         ("jobs/submit-result", Method::PUT, &failure, "error", "error", Value::Null),

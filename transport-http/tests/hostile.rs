@@ -164,7 +164,7 @@ async fn unknown_routes_and_methods_are_problems_too() {
         (Method::GET, "/api/jobs/create"),
         (Method::DELETE, "/api/jobs/list"),
         (Method::PATCH, "/api/health"),
-        (Method::DELETE, "/api/execute"),
+        (Method::PUT, "/api/execute"),
     ] {
         let answer = send(world.request(method, path)).await;
         answer.refused(405, "method_not_allowed");

@@ -241,3 +241,65 @@ async fn after_a_restart_an_older_worker_is_still_known_as_one() {
         assert!(lease.ok(200).get(key).is_some(), "{id}: {}", lease.text);
     }
 }
+
+#[tokio::test]
+async fn a_job_without_files_comes_with_an_empty_zip() {
+    let older = Older::start().await;
+    older.submit(json!({ "command": "x" })).await;
+    let lease = older.get_job().await;
+    let url = lease["fileUrl"].as_str().unwrap();
+    assert!(lease["filename"].as_str().unwrap().ends_with(".zip"));
+    let request = older.world.request(Method::GET, url).header("x-worker-token", older.token.clone());
+    let zip = request.send().await.unwrap().bytes().await.unwrap();
+    assert_eq!((zip.len(), &zip[..4]), (22, &b"PK\x05\x06"[..]));
+    assert_eq!(lease["job"]["fileUrl"], lease["fileUrl"]);
+}
+
+#[tokio::test]
+async fn a_job_begins_where_it_is_to_begin_also_on_an_older_worker() {
+    let older = Older::start().await;
+    let upload =
+        older.world.request(Method::POST, "/api/files/upload").bearer_auth(older.world.user_token("ada", Role::User));
+    let file = send(upload.body("PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01x")).await.ok(201)["fileId"].clone();
+    for (command, line) in [
+        (json!({ "command": "echo a\necho b" }), "cd 'my dir' && /bin/sh -c 'echo a\necho b'"),
+        (json!({ "args": ["echo", "a b"] }), "cd 'my dir' && echo 'a b'"),
+        (json!({ "commands": ["a", "b c"] }), "cd 'my dir' && /bin/sh -c a && /bin/sh -c 'b c'"),
+    ] {
+        let mut spec = command;
+        (spec["fileId"], spec["workingDirectory"], spec["filename"]) = (file.clone(), json!("my dir"), json!("p.zip"));
+        older.submit(spec).await;
+        let lease = older.get_job().await;
+        assert_eq!((&lease["command"], &lease["filename"]), (&json!(line), &json!("p.zip")));
+        assert!(lease.get("workingDirectory").is_none());
+        assert_eq!(lease["fileUrl"], format!("/uploads/{}.zip", file.as_str().unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_results_zip_is_kept_with_the_job() {
+    let older = Older::start().await;
+    let zip = "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==";
+    let id = older.submit(json!({ "command": "x" })).await;
+    older.get_job().await;
+    let result =
+        json!({ "jobId": id, "workerId": "agent-1", "exitCode": 0, "resultZipBase64": zip, "resultZipName": "r.zip" });
+    for _ in 0..2 {
+        older.call(Method::POST, "/api/jobs/submit-result", result.clone()).await.ok(200);
+    }
+    let job = older.job(&id).await;
+    assert_eq!(job["status"], "completed");
+    let url = job["resultFileUrl"].as_str().unwrap();
+    assert_eq!(job["artifactsUrl"], url);
+    let get = older.world.request(Method::GET, url).bearer_auth(older.world.user_token("ada", Role::User));
+    assert_eq!(get.send().await.unwrap().bytes().await.unwrap().len(), 22);
+
+    // A result counts also without its ZIP.
+    let id = older.submit(json!({ "command": "x" })).await;
+    older.get_job().await;
+    let result = json!({ "jobId": id, "workerId": "agent-1", "exitCode": 0, "resultZipBase64": "bm8gemlw" });
+    older.call(Method::POST, "/api/jobs/submit-result", result).await.ok(200);
+    let job = older.job(&id).await;
+    assert_eq!((&job["status"], &job["resultFileUrl"]), (&json!("completed"), &Value::Null));
+    assert!(job["warnings"][0].as_str().unwrap().contains("not kept"), "{job}");
+}

@@ -158,6 +158,15 @@ impl Files {
         object: Object,
         range: Option<GetRange>,
     ) -> Result<(ByteStream, Range<u64>, u64), Error> {
+        let is_nothing = match &range {
+            Some(GetRange::Suffix(0)) => true,
+            Some(GetRange::Bounded(range)) => range.is_empty(),
+            _ => false,
+        };
+        if is_nothing {
+            self.size(object).await?;
+            return Err(Error::Range);
+        }
         let options = GetOptions { range, ..GetOptions::default() };
         let found = match self.store.get_opts(&object.path(), options).await {
             Ok(found) => found,
@@ -173,7 +182,9 @@ impl Files {
         let (range, size) = (found.range.clone(), found.meta.size);
         let bytes = match found.payload {
             GetResultPayload::File(file, _) => pieces(file, range.clone()),
-            GetResultPayload::Stream(stream) => Box::pin(stream.map_err(|error| Error::from(error).into())) as ByteStream,
+            GetResultPayload::Stream(stream) => {
+                Box::pin(stream.map_err(|error| Error::from(error).into())) as ByteStream
+            }
         };
         Ok((bytes, range, size))
     }
@@ -195,7 +206,8 @@ impl Files {
 /// The bytes of a local file, read in pieces that are worth the change of threads.
 fn pieces(mut file: File, range: Range<u64>) -> ByteStream {
     let begin = async move {
-        let read = move || file.seek(SeekFrom::Start(range.start)).map(|_| (file, range.end.saturating_sub(range.start)));
+        let read =
+            move || file.seek(SeekFrom::Start(range.start)).map(|_| (file, range.end.saturating_sub(range.start)));
         blocking(read).await
     };
     let rest = |(mut file, left): (File, u64)| async move {
@@ -217,9 +229,7 @@ fn pieces(mut file: File, range: Range<u64>) -> ByteStream {
     Box::pin(begin.map_ok(move |begun| try_unfold(begun, rest)).try_flatten_stream())
 }
 
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, crate::Error> {
+async fn blocking<T: Send + 'static>(read: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, crate::Error> {
     let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(io::Error::other(error)));
     read.map_err(|error| {
         tracing::warn!(%error, "a file could not be read");
@@ -330,8 +340,9 @@ mod tests {
         assert_eq!(read(&files, object, None).await, (whole.clone(), 0..whole.len() as u64));
         assert_eq!(read(&files, object, Some(GetRange::Bounded(1..4))).await, (whole[1..4].to_vec(), 1..4));
         assert_eq!(read(&files, object, Some(GetRange::Suffix(2))).await.0, whole[whole.len() - 2..]);
-        let beyond = files.open(object, Some(GetRange::Offset(whole.len() as u64))).await;
-        assert!(matches!(beyond.map(|_| ()), Err(Error::Range)));
+        for nothing in [GetRange::Offset(whole.len() as u64), GetRange::Suffix(0), GetRange::Bounded(3..3)] {
+            assert!(matches!(files.open(object, Some(nothing)).await.map(|_| ()), Err(Error::Range)));
+        }
 
         for (stream, error) in [
             (vec![Ok("PK\x03\x04half".into()), Err(crate::Error::Internal)], crate::Error::Internal),

@@ -29,6 +29,9 @@ pub struct JobSpec {
     /// A ZIP that is unpacked into the working directory before the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<FileId>,
+    /// What the ZIP is called, for workers that keep it as a file of some name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_name: Option<String>,
     /// The directory inside the ZIP to start in; relative, without `..`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
@@ -88,6 +91,7 @@ impl JobSpec {
             name: None,
             container_image: None,
             input: None,
+            input_name: None,
             working_directory: None,
             outputs: Vec::new(),
             env: BTreeMap::new(),

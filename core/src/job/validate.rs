@@ -50,6 +50,13 @@ impl JobSpec {
             problems.text("containerImage", image, 512);
             problems.check(!image.contains(char::is_whitespace), "containerImage", "must not contain white space");
         }
+        if let Some(name) = &self.input_name {
+            problems.text("filename", name, 255);
+            problems.check(self.input.is_some(), "filename", "needs a `fileId` that it is the name of");
+            let is_plain =
+                !name.contains(['/', '\\']) && !name.contains(char::is_control) && name != "." && name != "..";
+            problems.check(is_plain, "filename", "must be a file's name, without a directory");
+        }
         if let Some(directory) = &self.working_directory {
             problems.text("workingDirectory", directory, 1_024);
             problems.check(

@@ -4,6 +4,7 @@ mod measured;
 mod metrics;
 mod serve;
 mod settings;
+mod storage;
 
 use std::process::ExitCode;
 

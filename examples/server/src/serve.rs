@@ -34,7 +34,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let store = open(&options.database).await?;
     let keys = keys(&options)?;
     let store: Arc<dyn Store> = if metrics.is_some() { Arc::new(Measured::new(store)) } else { store };
-    let coordinator = Coordinator::builder_shared(store).options(options.coordinator.clone()).build().await?;
+    let files = options.storage.open().with_context(|| format!("STORAGE_URL {}", options.storage))?;
+    let coordinator = Coordinator::builder_shared(store).options(options.coordinator.clone()).files(files);
+    let coordinator = coordinator.build().await?;
     let coordinator = Arc::new(coordinator);
 
     let mut http = options.http.clone();
@@ -110,7 +112,7 @@ fn kept(database: &Path) -> anyhow::Result<Secrets> {
 /// Says where the server listens, on standard output, for people and programs that wait for it.
 fn announce(options: &Options, address: SocketAddr, keys: &Keys) {
     println!("listening on http://{address}");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, database = %options.database, "serving");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, database = %options.database, files = %options.storage, "serving");
     if !address.ip().is_loopback() {
         tracing::warn!("tokens and jobs travel in clear: put a proxy with TLS in front, or listen on 127.0.0.1");
     }

@@ -12,6 +12,8 @@ use cmdexec_program::settings::Settings;
 use cmdexec_program::settings::parse::{Span, any, list, number, own, text};
 use cmdexec_transport_http::server::{self, Network};
 
+use crate::storage::Storage;
+
 /// What the server was told.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -19,6 +21,7 @@ pub(crate) struct Options {
     pub(crate) dev: bool,
     pub(crate) address: SocketAddr,
     pub(crate) database: Database,
+    pub(crate) storage: Storage,
     /// The users' and the workers' secret, as far as they were given.
     pub(crate) secrets: (Option<String>, Option<String>),
     pub(crate) token_ttl: Duration,
@@ -58,6 +61,9 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     let bind = s.setting("BIND", "Address to listen on").or(IpAddr::V4(Ipv4Addr::LOCALHOST), any("an IP address"));
     let kept = if dev { Database::Memory } else { Database::Sqlite("data/cmdexec.db".into()) };
     let database = s.setting("DATABASE_URL", "Where jobs are kept: sqlite://FILE or memory:").or(kept, database);
+    let beside = Storage::beside(&database);
+    let storage = s.setting("STORAGE_URL", "Where files are kept: a folder, or s3://BUCKET/PREFIX, az://…, gs://…");
+    let storage = storage.or(beside, own);
     let secrets = (
         s.setting("JWT_SECRET", "Signs users' tokens").secret().by_default(KEPT).optional(secret),
         s.setting("WORKER_TOKEN_SECRET", "Signs workers' tokens").secret().by_default(KEPT).optional(secret),
@@ -68,8 +74,9 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     let token_ttl = s.setting("JWT_TTL", "How long users' tokens are good for").older("JWT_EXPIRES_IN");
     let token_ttl = token_ttl.or(Span(Duration::from_hours(24)), own).0;
 
-    let http = http(s, dev);
+    let mut http = http(s, dev);
     let coordinator = coordinator(s);
+    http.max_file_size = coordinator.max_file_size;
 
     let off = if dev { Metrics(None) } else { Metrics(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)))) };
     let metrics = s.setting("METRICS_BIND", "Address to serve metrics for Prometheus on, or off").or(off, metrics);
@@ -86,13 +93,14 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     s.not_yet("TLS (put a proxy in front)", &["TLS_CERT", "TLS_KEY"]);
     s.not_yet("accounts (make tokens with `cmdexec token`)", &["ADMIN_EMAIL", "ADMIN_PASSWORD"]);
     s.setting("ALLOW_SIGNUP", "").only_off("signing up");
-    s.not_yet("uploading files", &["STORAGE_URL", "UPLOAD_MAX_MB", "FILE_URL_HOSTS"]);
+    s.not_yet("fetching files from other hosts", &["FILE_URL_HOSTS"]);
 
     let address = SocketAddr::new(bind, port);
     Options {
         dev,
         address,
         database,
+        storage,
         secrets,
         token_ttl,
         coordinator,
@@ -144,6 +152,17 @@ fn coordinator(s: &mut Settings) -> coordinator::Options {
     options.lease = Duration::from_millis(lease.or(60_000, number(500..=DAY_MS)));
     let leases = s.setting("MAX_LEASES_PER_WORKER", "How many jobs a worker may hold at once, whatever it asks for");
     options.max_leases = leases.or(1_024, number(1..=100_000));
+    let megabytes = |n: u64| n << 20;
+    let most = s.setting("UPLOAD_MAX_MB", "How large a file may be, in MiB");
+    options.max_file_size = megabytes(most.or(256, number(1..=1 << 20)));
+    let quota = s.setting("FILE_QUOTA_MB", "How large all files of one user may be together, in MiB");
+    options.file_quota = megabytes(quota.or(10_240, number(1..=1 << 40)));
+    let ttl = s.setting("FILE_TTL", "How long an upload is kept that no job needs");
+    let ttl = ttl.or(Span(options.file_ttl), own).0;
+    options.file_ttl = ttl;
+    if ttl < Duration::from_mins(1) {
+        s.problem("FILE_TTL", "must be at least 1m");
+    }
     options
 }
 
@@ -211,12 +230,14 @@ mod tests {
         assert_eq!(limits, [50, 600, 10, 100]);
         assert_eq!(options.coordinator, coordinator::Options::default());
         assert_eq!(options.token_ttl, Duration::from_hours(24));
+        assert_eq!(options.storage, Storage::Folder("data/files".into()));
+        assert_eq!((options.http.max_file_size, options.coordinator.max_file_size), (256 << 20, 256 << 20));
     }
 
     #[test]
     fn a_first_try_keeps_nothing_and_limits_nothing_unless_it_is_told_to() {
         let options = given(&["--dev", "--rate-limit-max", "7"]);
-        assert_eq!((options.database, options.metrics), (Database::Memory, None));
+        assert_eq!((options.database, options.metrics, options.storage), (Database::Memory, None, Storage::Memory));
         assert_eq!((options.http.max_jobs, options.http.max_requests), (0, 7));
         assert_eq!(given(&["--dev", "--database-url", "sqlite:x.db"]).database, Database::Sqlite("x.db".into()));
     }

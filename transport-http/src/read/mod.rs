@@ -18,5 +18,5 @@ pub(crate) use output::{Output, output};
 pub(crate) use packed::packed;
 pub(crate) use query::Query;
 pub(crate) use report::{Kind as ReportKind, Report, report, reports};
-pub(crate) use spec::{Execution, Submit, batch, execution, single};
+pub(crate) use spec::{Execution, Submit, batch, execution, execution_form, single};
 pub(crate) use worker::{Beat, beat, registration};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::job::{Details, Outcome, Step};
@@ -19,6 +20,8 @@ const MAX_RESULTS: usize = 10_000;
 pub(crate) struct Report {
     pub(crate) worker: Option<WorkerId>,
     pub(crate) attempts: Vec<FinishedAttempt>,
+    /// Whose ZIP came with the report, and the ZIP.
+    pub(crate) zips: Vec<(usize, Bytes)>,
     /// Whether they came as `results`, and are to be answered so.
     pub(crate) many: bool,
 }
@@ -38,20 +41,22 @@ pub(crate) fn report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, M
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);
     let worker = fields.parsed::<WorkerId>("workerId");
-    let attempt = attempt(&mut fields, kind);
-    Ok(problems.check(attempt.map(|attempt| Report { worker, attempts: vec![attempt], many: false })))
+    let mut zips = Vec::new();
+    let attempt = attempt(&mut fields, kind, 0, &mut zips);
+    Ok(problems.check(attempt.map(|attempt| Report { worker, attempts: vec![attempt], zips, many: false })))
 }
 
 /// One report, or `results` with several.
 pub(crate) fn reports(body: &[u8]) -> Result<Result<Report, Error>, Malformed> {
     let mut problems = Problems::default();
-    let mut attempts = Vec::new();
+    let (mut attempts, mut zips) = (Vec::new(), Vec::new());
     let mut workers: Vec<(usize, WorkerId)> = Vec::new();
     let rest = Json::parse_items(body, "results", &mut |i, item| {
         if i < MAX_RESULTS {
             let mut fields = Fields::of_item(item, "results", i, &mut problems);
             workers.extend(fields.parsed::<WorkerId>("workerId").map(|worker| (i, worker)));
-            attempts.extend(attempt(&mut fields, Kind::Result));
+            let place = attempts.len();
+            attempts.extend(attempt(&mut fields, Kind::Result, place, &mut zips));
         }
     })?;
     let mut fields = Fields::of_body(rest, &mut problems);
@@ -74,12 +79,17 @@ pub(crate) fn reports(body: &[u8]) -> Result<Result<Report, Error>, Malformed> {
         }
     }
     if !many {
-        attempts.extend(attempt(&mut fields, Kind::Result));
+        attempts.extend(attempt(&mut fields, Kind::Result, 0, &mut zips));
     }
-    Ok(problems.check(Some(Report { worker, attempts, many })))
+    Ok(problems.check(Some(Report { worker, attempts, zips, many })))
 }
 
-fn attempt(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<FinishedAttempt> {
+fn attempt(
+    fields: &mut Fields<'_, '_>,
+    kind: Kind,
+    place: usize,
+    zips: &mut Vec<(usize, Bytes)>,
+) -> Option<FinishedAttempt> {
     older::report(fields);
     fields.require("jobId");
     let job = fields.parsed("jobId");
@@ -96,8 +106,8 @@ fn attempt(fields: &mut Fields<'_, '_>, kind: Kind) -> Option<FinishedAttempt> {
         artifacts: fields.parsed("artifacts"),
         warnings: fields.texts("warnings").unwrap_or_default(),
     };
-    for later in ["resultZipBase64", "resultZipName"] {
-        fields.unsupported(later);
+    if let Some(zip) = older::result_zip(fields) {
+        zips.push((place, zip));
     }
     let output = final_output(fields);
     let outcome = match kind {

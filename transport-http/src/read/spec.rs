@@ -1,5 +1,6 @@
 //! A job's spec, alone, in a batch, or with how to execute it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use cmdexec_core::Error;
@@ -43,7 +44,65 @@ pub(crate) fn execution(body: &[u8], header_key: Option<String>) -> Result<Resul
     let json = Json::parse(body)?;
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);
-    let key = idempotency_key(&mut fields, header_key);
+    let execution = execution_of(&mut fields, header_key);
+    Ok(problems.check(Some(execution)))
+}
+
+/// The same as the fields of a form, with the file that came with them.
+pub(crate) fn execution_form(
+    texts: &[(String, String)],
+    file: Option<FileId>,
+    header_key: Option<String>,
+) -> Result<Execution, Error> {
+    /// These are texts; what else there is looks as it does in JSON.
+    const TEXTS: [&str; 12] = [
+        "command",
+        "name",
+        "containerImage",
+        "fileId",
+        "fileUrl",
+        "filename",
+        "workingDirectory",
+        "network",
+        "runAt",
+        "idempotencyKey",
+        "mode",
+        "priority",
+    ];
+    let mut problems = Problems::default();
+    let mut values: Vec<(Cow<'_, str>, Json<'_>)> = Vec::new();
+    for (name, text) in texts {
+        if values.iter().any(|(known, _)| known == name) {
+            problems.push(name, "is given twice");
+            continue;
+        }
+        let number = || Json::parse(text.as_bytes()).ok().filter(|json| matches!(json, Json::Number(_)));
+        let value = match name.as_str() {
+            "commands" if !text.trim_start().starts_with('[') => {
+                let lines = text.lines().filter(|line| !line.trim().is_empty());
+                Json::List(lines.map(|line| Json::Text(line.into())).collect())
+            }
+            "priority" => number().unwrap_or_else(|| Json::Text(text.into())),
+            known if TEXTS.contains(&known) => Json::Text(text.into()),
+            _ => Json::parse(text.as_bytes()).unwrap_or_else(|_| Json::Text(text.into())),
+        };
+        values.push((name.into(), value));
+    }
+    let mut fields = Fields::of_body(Json::Object(values), &mut problems);
+    if let Some(file) = file {
+        for other in ["fileId", "fileUrl"] {
+            if fields.take(other).is_some() {
+                fields.wrong(other, "is one too many beside a file");
+            }
+        }
+        fields.set("fileId", Json::Text(file.to_string().into()));
+    }
+    let execution = execution_of(&mut fields, header_key);
+    problems.check(Some(execution))
+}
+
+fn execution_of(fields: &mut Fields<'_, '_>, header_key: Option<String>) -> Execution {
+    let key = idempotency_key(fields, header_key);
     let direct = match fields.text("mode").as_deref() {
         None | Some("distributed") => false,
         Some("direct") => true,
@@ -53,8 +112,8 @@ pub(crate) fn execution(body: &[u8], header_key: Option<String>) -> Result<Resul
         }
     };
     let wait = fields.whole::<u64>("waitMs", 0..=86_400_000).map(Duration::from_millis);
-    let spec = spec(&mut fields);
-    Ok(problems.check(Some(Execution { submit: Submit { specs: vec![spec], key }, direct, wait })))
+    let spec = spec(fields);
+    Execution { submit: Submit { specs: vec![spec], key }, direct, wait }
 }
 
 /// Many jobs, all or none. Each is read and forgotten as a tree before the next, so that a batch costs its specs and no more.
@@ -134,9 +193,10 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     spec.exclusive = fields.flag("exclusive").unwrap_or(spec.exclusive);
     spec.run_at = fields.time("runAt");
     spec.input = input(fields);
+    spec.input_name = fields.text("filename");
     spec.working_directory = fields.text("workingDirectory");
     spec.outputs = fields.texts("outputs").unwrap_or_default();
-    for later in ["filename", "gpus", "dependsOn", "reuse", "secrets"] {
+    for later in ["gpus", "dependsOn", "reuse", "secrets"] {
         fields.unsupported(later);
     }
     for problem in spec.validate() {

@@ -23,6 +23,7 @@ mod body;
 mod calls;
 mod docs;
 mod edge;
+mod form;
 mod guard;
 mod known;
 mod limits;

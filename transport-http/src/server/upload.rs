@@ -18,8 +18,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::App;
-use super::body::discard;
+use super::body::{SPEC, discard};
+use super::form::{self, Form, Texts};
 use super::problem::Problem;
+
+/// How much more than its file a form may have.
+const FORM: u64 = 64 * 1024 + SPEC as u64;
 
 /// How many callers are remembered before those are forgotten that have no file on its way.
 const CALLERS: usize = 1_000;
@@ -75,7 +79,18 @@ impl Uploads {
 #[derive(Debug)]
 pub(super) struct Incoming {
     bytes: ByteReader,
+    /// What separates the fields, where it is a form with a file.
+    boundary: Option<String>,
     state: Arc<Mutex<State>>,
+}
+
+/// A request's file, and what came with it.
+pub(super) struct Opened {
+    /// The file's own name and its bytes; none where a form has no field `file`.
+    pub(super) file: Option<(Option<String>, ByteStream)>,
+    /// The form's other fields, once the file has been read.
+    pub(super) texts: Texts,
+    pub(super) rest: Rest,
 }
 
 /// What outlives the stream of a body.
@@ -98,10 +113,11 @@ impl FromRequest<Arc<App>> for Incoming {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (parts, mut body) = request.into_parts();
-        says_file(&parts.headers)?;
+        let boundary = says_file(&parts.headers)?;
         let most = app.options.max_file_size;
+        let slack = if boundary.is_some() { FORM } else { 0 };
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > most) {
+        if length.is_some_and(|length| length > most + slack) {
             if !parts.headers.contains_key(EXPECT) {
                 discard(&mut body).await;
             }
@@ -110,29 +126,43 @@ impl FromRequest<Arc<App>> for Incoming {
         let state = Arc::new(Mutex::new(State::default()));
         let idle = app.options.body_idle_timeout;
         let bytes = ByteReader { body: Some(body), idle, silence: None, state: Arc::clone(&state) };
-        Ok(Self { bytes, state })
+        Ok(Self { bytes, boundary, state })
     }
 }
 
 /// What a file may call itself.
-fn says_file(headers: &HeaderMap) -> Result<(), Problem> {
+fn says_file(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refused = |detail| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return refused("the body must not be compressed");
     }
-    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let content_type = content_type.to_str().unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
     let known = ["application/zip", "application/x-zip-compressed", "application/octet-stream"];
     if known.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
-        return Ok(());
+        return Ok(None);
+    }
+    if essence.eq_ignore_ascii_case("multipart/form-data") {
+        return match form::boundary(content_type) {
+            Some(boundary) => Ok(Some(boundary)),
+            None => refused("a form's content type must name its boundary"),
+        };
     }
     refused("the body must be application/zip, or multipart/form-data with a file")
 }
 
 impl Incoming {
-    /// The body, for whoever keeps it, and what to ask when that has failed.
-    pub(super) fn open(self) -> (ByteStream, Rest) {
-        (Box::pin(self.bytes), Rest(self.state))
+    /// The file, for whoever keeps it, and what to ask when that has failed.
+    pub(super) async fn open(self) -> Result<Opened, Problem> {
+        let (bytes, rest): (ByteStream, _) = (Box::pin(self.bytes), Rest(self.state));
+        let Some(boundary) = &self.boundary else {
+            return Ok(Opened { file: Some((None, bytes)), texts: Texts::default(), rest });
+        };
+        match form::begin(bytes, boundary).await {
+            Ok(Form { file, texts }) => Ok(Opened { file, texts, rest }),
+            Err(error) => Err(rest.refused(error).await),
+        }
     }
 }
 
@@ -142,20 +172,24 @@ pub(super) struct Rest(Arc<Mutex<State>>);
 impl Rest {
     /// What to answer: if the body was refused, what is left of it is read for a moment first, so that the answer is not lost.
     pub(super) async fn judge<T>(self, kept: Result<T, Error>) -> Result<T, Problem> {
+        match kept {
+            Ok(kept) => Ok(kept),
+            Err(error) => Err(self.refused(error).await),
+        }
+    }
+
+    async fn refused(self, error: Error) -> Problem {
         let State { rest, stopped } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        match (kept, stopped) {
-            (Ok(kept), _) => Ok(kept),
-            (Err(_), Some(Stopped::Slow)) => {
-                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time"))
+        match stopped {
+            Some(Stopped::Slow) => {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")
             }
-            (Err(_), Some(Stopped::Broken)) => {
-                Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", "the body broke off"))
-            }
-            (Err(error), None) => {
+            Some(Stopped::Broken) => Problem::new(StatusCode::BAD_REQUEST, "malformed", "the body broke off"),
+            None => {
                 if let Some(mut rest) = rest {
                     discard(&mut rest).await;
                 }
-                Err(error.into())
+                error.into()
             }
         }
     }

@@ -87,8 +87,14 @@ pub(crate) fn file_url(id: FileId) -> String {
     format!("/uploads/{id}.zip")
 }
 
-/// The file that a path stands for, if it is one that a server gives out.
-pub(crate) fn file_of(path: &str) -> Option<FileId> {
+/// The file that a URL stands for, if it is one that a server gives out: a path, or with the server before it. Which server does
+/// not matter, since the digest says which bytes are meant.
+pub(crate) fn file_of(url: &str) -> Option<FileId> {
+    let path = match url.split_once("://") {
+        Some(("http" | "https", rest)) => rest.find('/').and_then(|at| rest.get(at..))?,
+        Some(_) => return None,
+        None => url,
+    };
     let path = path.split(['?', '#']).next()?;
     if let Some(id) = path.strip_prefix("/api/files/download/") {
         return id.parse().ok();
@@ -139,9 +145,12 @@ mod tests {
     fn a_file_is_known_by_each_of_its_urls() {
         let id = FileId::from_sha256([0xab; 32]);
         assert_eq!(file_of(&file_url(id)), Some(id));
-        for path in
-            [format!("/uploads/{id}/a.zip"), format!("/api/files/download/{id}"), format!("/uploads/{id}.zip?x=1")]
-        {
+        for path in [
+            format!("/uploads/{id}/a.zip"),
+            format!("/api/files/download/{id}"),
+            format!("/uploads/{id}.zip?x=1"),
+            format!("https://here.example:3000/uploads/{id}.zip"),
+        ] {
             assert_eq!(file_of(&path), Some(id), "{path}");
         }
         for path in [
@@ -151,6 +160,8 @@ mod tests {
             &format!("/uploads/{id}"),
             &format!("/uploads/{id}/a/b"),
             &format!("/x/uploads/{id}.zip"),
+            &format!("ftp://here/uploads/{id}.zip"),
+            "https://here.example",
         ] {
             assert_eq!(file_of(path), None, "{path}");
         }

@@ -38,6 +38,9 @@ pub(crate) struct Spec {
     /// The same by its URL, as this server gave it out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file_url: Option<String>,
+    /// What the ZIP is called where a worker keeps it as a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) filename: Option<String>,
     /// The directory inside the ZIP to start in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) working_directory: Option<String>,
@@ -156,6 +159,7 @@ impl Spec {
             container_image: spec.container_image.clone(),
             file_id: spec.input.map(|id| id.to_string()),
             file_url: None,
+            filename: spec.input_name.clone(),
             working_directory: spec.working_directory.clone(),
             outputs: differs(!spec.outputs.is_empty()).map(|()| spec.outputs.clone()),
             env: differs(!spec.env.is_empty()).map(|()| spec.env.clone()),
@@ -187,6 +191,7 @@ impl Spec {
         spec.name = self.name;
         spec.container_image = self.container_image;
         spec.input = self.file_id.map(|id| id.parse()).transpose().ok()?;
+        spec.input_name = self.filename;
         spec.working_directory = self.working_directory;
         spec.outputs = self.outputs.unwrap_or_default();
         spec.env = self.env.unwrap_or_default();

@@ -152,7 +152,8 @@ impl Shared {
             let known = self.store.get_records(FILE, &[key.file()]).await?.pop().flatten();
             let version = known.as_ref().map_or(0, |record| record.version);
             // One that is finished has its bytes and stays so; what a death left unfinished has not.
-            let is_finished = known.and_then(|record| read::<FileRow>(FILE, &record)).is_some_and(|row| !row.unfinished);
+            let is_finished =
+                known.and_then(|record| read::<FileRow>(FILE, &record)).is_some_and(|row| !row.unfinished);
             let first = FileRow { unfinished: !is_finished, ..row.clone() };
             if self.store.put_records(FILE, vec![write(key.file(), &first, version)]).await? != [Written::Yes] {
                 continue;
@@ -203,7 +204,9 @@ impl Shared {
         let (mut bytes, mut after) = (0_u64, None);
         loop {
             let page = self.records(FILE, &prefix, after.as_deref()).await?;
-            let rows = page.iter().filter_map(|record| Some((FileKey::parse_file(&record.key)?, read::<FileRow>(FILE, record)?)));
+            let rows = page
+                .iter()
+                .filter_map(|record| Some((FileKey::parse_file(&record.key)?, read::<FileRow>(FILE, record)?)));
             // What has expired, or was removed, is only there until the sweep finds it.
             let counts = rows.filter(|(key, row)| key.what_for != Use::Upload || row.expires > now);
             bytes = counts.map(|(_, row)| row.size).fold(bytes, u64::saturating_add);

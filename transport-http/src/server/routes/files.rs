@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use cmdexec_core::Error;
-use cmdexec_core::files::{Download, FileId, GetRange};
+use cmdexec_core::files::{Download, FileId, GetRange, ParseFileIdError};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use futures_util::StreamExt;
 use http::header::{
@@ -19,7 +19,7 @@ use crate::server::answer::{Answered, json};
 use crate::server::calls::{Call, Caller};
 use crate::server::guard::{self, User, Visitor, Worker};
 use crate::server::problem::Problem;
-use crate::server::upload::Incoming;
+use crate::server::upload::{Incoming, Opened};
 use crate::server::{App, range};
 use crate::{older, wire};
 
@@ -28,7 +28,10 @@ use crate::{older, wire};
 /// The raw bytes, or a form with one field `file`. The same bytes are kept once; uploading them again renews `expiresAt`.
 #[utoipa::path(
     post, path = "/api/files/upload", tag = "files",
-    request_body(content = Vec<u8>, content_type = "application/zip"),
+    request_body(content(
+        (Vec<u8> = "application/zip"),
+        (FileForm = "multipart/form-data"),
+    )),
     params(("name" = Option<String>, Query, description = "What to call it; `X-Filename` says the same")),
     responses(
         (status = 201, description = "It is kept", body = wire::Stored),
@@ -48,9 +51,19 @@ pub(super) async fn upload(
     let name = query.check(Some(name))?.or_else(|| header_name(&headers));
     let _room = app.uploads.room(format!("u:{}", user.0.owner), app.options.body_idle_timeout).await?;
     let jobs = app.jobs(&user);
-    let (bytes, rest) = incoming.open();
-    let stored = rest.judge(jobs.upload(name.as_deref(), bytes).await).await?;
+    let Opened { file, rest, .. } = incoming.open().await?;
+    let Some((own, bytes)) = file else { return Err(Error::invalid("file", "is required").into()) };
+    let stored = rest.judge(jobs.upload(name.or(own).as_deref(), bytes).await).await?;
     json(StatusCode::CREATED, older::Uploaded::from(wire::Stored::from(&stored)))
+}
+
+/// A form with a file, for the document.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only describes the body in the OpenAPI document")]
+pub(super) struct FileForm {
+    /// The ZIP.
+    #[schema(content_media_type = "application/zip")]
+    file: Vec<u8>,
 }
 
 /// A name in a header, percent-encoded if it is not ASCII.
@@ -124,12 +137,12 @@ pub(super) async fn remove(State(app): State<Arc<App>>, user: User, Path(id): Pa
     delete, path = "/uploads/{file}", tag = "files", params(("file" = String, Path, description = "`{fileId}.zip`")),
     responses(
         (status = 204, description = "It is gone"),
+        (status = 404, description = "There is none, for the caller", body = wire::Problem),
         (status = 409, description = "`file_in_use`: a job that has not ended brings it", body = wire::Problem),
     )
 )]
 pub(super) async fn remove_by_url(app: State<Arc<App>>, user: User, Path(file): Path<String>) -> Answered {
-    let id = file.strip_suffix(".zip").ok_or(Error::FileNotFound)?.to_owned();
-    remove(app, user, Path(id)).await
+    remove(app, user, Path(of_url(&file)?.to_string())).await
 }
 
 /// A file's bytes
@@ -156,8 +169,7 @@ pub(super) async fn download(
     Path(file): Path<String>,
     asking: Asking,
 ) -> Answered {
-    let id = file.strip_suffix(".zip").ok_or(Error::FileNotFound)?;
-    give(&app, &visitor, known(id)?, asking).await
+    give(&app, &visitor, of_url(&file)?, asking).await
 }
 
 /// A file's bytes, under any name
@@ -169,7 +181,10 @@ pub(super) async fn download(
     ),
     responses(
         (status = 200, description = "All of it", content_type = "application/zip", body = Vec<u8>),
+        (status = 206, description = "The part that was asked for", content_type = "application/zip", body = Vec<u8>),
+        (status = 304, description = "The caller has it"),
         (status = 404, description = "There is none, for the caller", body = wire::Problem),
+        (status = 416, description = "It has no such part", body = wire::Problem),
     )
 )]
 pub(super) async fn download_named(
@@ -187,7 +202,10 @@ pub(super) async fn download_named(
     params(("fileId" = String, Path, description = "Which file")),
     responses(
         (status = 200, description = "All of it", content_type = "application/zip", body = Vec<u8>),
+        (status = 206, description = "The part that was asked for", content_type = "application/zip", body = Vec<u8>),
+        (status = 304, description = "The caller has it"),
         (status = 404, description = "There is none, for the caller", body = wire::Problem),
+        (status = 416, description = "It has no such part", body = wire::Problem),
     )
 )]
 pub(super) async fn download_older(
@@ -215,21 +233,31 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Asking {
     }
 }
 
-/// What is no id is no file's.
 fn known(id: &str) -> Result<FileId, Error> {
-    id.parse().map_err(|_| Error::FileNotFound)
+    id.parse().map_err(|error: ParseFileIdError| Error::invalid("fileId", error.to_string()))
+}
+
+/// The file that `{fileId}.zip` is.
+fn of_url(file: &str) -> Result<FileId, Error> {
+    known(file.strip_suffix(".zip").unwrap_or(file))
 }
 
 async fn give(app: &App, visitor: &Visitor, id: FileId, asking: Asking) -> Answered {
     let mut query = Query::of(&asking.uri);
     let said: Option<WorkerId> = query.parsed("workerId");
     let said = query.check(Some(said))?;
+    let mut comes_empty = false;
     let (open, call): (Open<'_>, _) = match visitor {
         Visitor::User(user) => {
             (Box::new(move |range| Box::pin(async move { app.jobs(user).download(id, range).await })), None)
         }
         Visitor::Worker(worker) => {
             let named = said.map(|said| worker.named(Some(said))).transpose()?.or_else(|| worker.bound().cloned());
+            comes_empty = id == older::EMPTY
+                && match &named {
+                    Some(worker) => app.workers.is_older(worker, &*app.services).await,
+                    None => true,
+                };
             let caller = match &named {
                 Some(id) => Caller::Worker(id.clone()),
                 None => Caller::Address(guard::address(app, &asking.headers, &asking.extensions)),
@@ -259,6 +287,7 @@ async fn give(app: &App, visitor: &Visitor, id: FileId, asking: Asking) -> Answe
             set(response.headers_mut(), CONTENT_RANGE, format!("bytes */{size}"));
             Ok(response)
         }
+        Err(Error::FileNotFound) if comes_empty => Ok(older::empty_zip()),
         Err(error) => Err(error.into()),
     }
 }
@@ -359,7 +388,8 @@ pub(super) async fn artifacts(
     let _room = app.uploads.room(format!("w:{id}"), app.options.body_idle_timeout).await?;
     let work = app.work(&worker);
     let token = token.and_then(Result::ok);
-    let (bytes, rest) = incoming.open();
+    let Opened { file, rest, .. } = incoming.open().await?;
+    let Some((_, bytes)) = file else { return Err(Error::invalid("file", "is required").into()) };
     let file = rest.judge(work.upload_artifacts(&id, job, token, bytes).await).await?;
     json(StatusCode::CREATED, wire::Artifacts { file_id: file.to_string(), file_url: wire::file_url(file) })
 }

@@ -81,12 +81,17 @@ pub(super) async fn logs(State(app): State<Arc<App>>, user: User, headers: Heade
     let wants_events =
         headers.get_all(ACCEPT).iter().any(|accept| accept.to_str().unwrap_or_default().contains("text/event-stream"));
     if follow || wants_events {
-        let expiry = app.expiry(user.0.expires);
-        Ok(sse::respond(output.map(event), app.closing.clone(), expiry, app.options.keep_alive))
+        Ok(events(&app, &user, output))
     } else {
         let job = app.bounded(jobs.get(&[id])).await?.pop().flatten();
         Ok(raw(output, job.map_or(0, |job| job.dropped)))
     }
+}
+
+/// Output as events.
+pub(super) fn events(app: &App, user: &User, output: OutputStream) -> Response {
+    let expiry = app.expiry(user.0.expires);
+    sse::respond(output.map(event), app.closing.clone(), expiry, app.options.keep_alive)
 }
 
 fn event(event: Result<OutputEvent, cmdexec_core::Error>) -> Bytes {

@@ -64,6 +64,7 @@ fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
         .routes(routes!(files::file));
     let change = OpenApiRouter::new()
         .routes(routes!(jobs::cancel))
+        .routes(routes!(execute::stop))
         .routes(routes!(files::upload))
         .routes(routes!(files::remove))
         .routes(routes!(files::remove_by_url));

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::Status;
-use cmdexec_core::service::{LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces, Role, UserPrincipal};
+use cmdexec_core::service::{
+    FinishedAttempt, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces, Role, UserPrincipal, WorkerService,
+};
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
 use crate::read::{self, Query, ReportKind};
@@ -158,9 +161,8 @@ pub(super) async fn get_job(State(app): State<Arc<App>>, worker: Worker, uri: Ur
 
 async fn lease(app: &App, worker: &WorkerId, leased: &LeasedJob) -> wire::Lease {
     let mut lease = wire::Lease::from(leased);
-    let is_line = lease.spec.command.is_some();
-    if !is_line && app.workers.is_older(worker, &*app.services).await {
-        older::one_line(&mut lease, &leased.spec.command);
+    if app.workers.is_older(worker, &*app.services).await {
+        older::plain(&mut lease, &leased.spec);
     }
     lease
 }
@@ -310,11 +312,35 @@ pub(super) async fn submit_failure(State(app): State<Arc<App>>, worker: Worker, 
     finished(&app, &worker, read::report(&body.bytes, ReportKind::Failure)??).await
 }
 
+/// Keeps the ZIP that came with a report. Where that can't be done, the report counts all the same.
+async fn keep_zip(
+    work: &dyn WorkerService,
+    worker: &WorkerId,
+    attempt: &mut FinishedAttempt,
+    zip: Bytes,
+) -> Result<(), Error> {
+    let bytes = Box::pin(futures_util::stream::iter([Ok(zip)]));
+    match work.upload_artifacts(worker, attempt.job, attempt.token, bytes).await {
+        Ok(file) => attempt.details.artifacts = Some(file),
+        Err(error @ (Error::Unavailable { .. } | Error::Internal | Error::Forbidden(_))) => return Err(error),
+        // Whether it is a repetition, the report shows.
+        Err(Error::LeaseLost) => {}
+        Err(error) => attempt.details.warnings.push(format!("the result's ZIP was not kept: {error}")),
+    }
+    Ok(())
+}
+
 async fn finished(app: &App, worker: &Worker, report: read::Report) -> Answered {
-    let read::Report { worker: said, attempts, many } = report;
+    let read::Report { worker: said, mut attempts, zips, many } = report;
     let id = worker.named(said)?;
     let _call = app.calls.begin(&id)?;
-    let acks = app.bounded(app.work(worker).finish(&id, attempts)).await?;
+    let work = app.work(worker);
+    for (place, zip) in zips {
+        if let Some(attempt) = attempts.get_mut(place) {
+            app.bounded(keep_zip(&*work, &id, attempt, zip)).await?;
+        }
+    }
+    let acks = app.bounded(work.finish(&id, attempts)).await?;
     if !many {
         acks.into_iter().next().unwrap_or(Err(Error::Internal))?;
         return json(StatusCode::OK, wire::ReportAck { ok: true, results: None });
