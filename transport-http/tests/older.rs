@@ -248,7 +248,7 @@ async fn a_job_without_files_comes_with_an_empty_zip() {
     older.submit(json!({ "command": "x" })).await;
     let lease = older.get_job().await;
     let url = lease["fileUrl"].as_str().unwrap();
-    assert!(lease["filename"].as_str().unwrap().ends_with(".zip"));
+    assert_eq!(lease["fileUrl"], format!("/uploads/{}", lease["filename"].as_str().unwrap()));
     let request = older.world.request(Method::GET, url).header("x-worker-token", older.token.clone());
     let zip = request.send().await.unwrap().bytes().await.unwrap();
     assert_eq!((zip.len(), &zip[..4]), (22, &b"PK\x05\x06"[..]));
