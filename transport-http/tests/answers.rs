@@ -531,6 +531,7 @@ async fn too_many(walk: &mut Walk) {
     let mut options = Options::default();
     (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (1, 1, 1, 1);
     options.max_worker_calls = 1;
+    options.body_idle_timeout = std::time::Duration::from_millis(50);
     let world = World::with(options).await;
     // It can run nothing of what is submitted here, so that its poll goes on waiting.
     let mut waiting = registration("w");

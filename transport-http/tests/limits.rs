@@ -109,6 +109,7 @@ async fn workers_are_limited_in_registering_and_beating_only() {
 async fn one_worker_has_so_many_calls_at_once() {
     let mut options = support::unlimited();
     options.max_worker_calls = 3;
+    options.body_idle_timeout = std::time::Duration::from_millis(50);
     let world = World::with(options).await;
     let register = |id: &str| json!({ "workerId": id, "hostname": "h", "cpuCores": 1, "totalMemoryMb": 100 });
     for id in ["w1", "w2"] {

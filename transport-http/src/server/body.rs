@@ -93,8 +93,14 @@ impl<const LIMIT: usize> Body<LIMIT> {
                 return Err(Problem::too_large(LIMIT));
             }
         };
+        let room = room.and_then(|room| needed(room, bytes.len()));
         Ok(Self { bytes, _room: room })
     }
+}
+
+/// What a body needs of its room now that it is read: who did not say how large it would be was given the most.
+fn needed(mut room: OwnedSemaphorePermit, length: usize) -> Option<OwnedSemaphorePermit> {
+    if length > SPEC { room.split(length.div_ceil(UNIT)) } else { None }
 }
 
 /// No content type is as good as JSON's; another is not. A page elsewhere can make a browser send only others.

@@ -187,6 +187,11 @@ impl App {
         }
     }
 
+    /// A worker's turn, when those of its calls are over that are one too many.
+    async fn turn(&self, caller: impl Into<calls::Caller>) -> Result<calls::Call, Error> {
+        self.calls.turn(caller, self.options.body_idle_timeout).await
+    }
+
     /// Completes when a token that expires then is no longer good.
     fn expiry(&self, expires: Timestamp) -> Sleep {
         self.clock.sleep(expires.after(LEEWAY).since(self.clock.now()))

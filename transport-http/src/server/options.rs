@@ -48,7 +48,8 @@ pub struct Options {
     pub max_uploads: usize,
     /// How many connections there may be at once; others wait to be accepted. 10,000 by default.
     pub max_connections: usize,
-    /// How many calls of one worker there may be at once. 32 by default.
+    /// How many calls of one worker there may be at once. Others wait, as long as a client may pause within a body, if they are
+    /// few (seven times as many) and no polls that wait for jobs. 32 by default.
     pub max_worker_calls: usize,
     /// How often a silent stream of events says that it is alive. 15 s by default.
     pub keep_alive: Duration,

@@ -262,7 +262,7 @@ async fn give(app: &App, visitor: &Visitor, id: FileId, asking: Asking) -> Answe
                 Some(id) => Caller::Worker(id.clone()),
                 None => Caller::Address(guard::address(app, &asking.headers, &asking.extensions)),
             };
-            let call = app.calls.begin(caller)?;
+            let call = app.turn(caller).await?;
             let open: Open<'_> = Box::new(move |range| {
                 let named = named.clone();
                 Box::pin(async move { app.work(worker).download(named.as_ref(), id, range).await })
@@ -384,7 +384,7 @@ pub(super) async fn artifacts(
     }
     let job = query.check(job)?;
     let id = worker.named(said)?;
-    let _call = app.calls.begin(&id)?;
+    let _call = app.turn(&id).await?;
     let _room = app.uploads.room(format!("w:{id}"), app.options.body_idle_timeout).await?;
     let work = app.work(&worker);
     let token = token.and_then(Result::ok);

@@ -78,7 +78,7 @@ pub(super) async fn heartbeat(State(app): State<Arc<App>>, worker: Worker, body:
     let (passed, counted) = app.limits.check(&app.limits.heartbeats, Key::Worker(&id)).await;
     let answer = async {
         counted?;
-        let _call = app.calls.begin(&id)?;
+        let _call = app.turn(&id).await?;
         let reply = app.bounded(app.work(&worker).heartbeat(&id, beat)).await?;
         let interval = app.workers.heartbeat_interval(&id);
         let ack = older::BeatAck {
@@ -136,7 +136,7 @@ pub(super) async fn get_job(State(app): State<Arc<App>>, worker: Worker, uri: Ur
     let max: Option<usize> = query.whole("max", 1..=MAX_LEASES);
     let said = query.check(Some(said))?;
     let id = worker.named(said)?;
-    let _call = app.calls.begin(&id)?;
+    let _call = if wait.is_zero() { app.turn(&id).await? } else { app.calls.begin(&id)? };
     let work = app.work(&worker);
     let leasing = work.lease(&id, LeaseRequest { max: max.unwrap_or(1), wait });
     let leased = if wait.is_zero() {
@@ -187,7 +187,7 @@ pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, o
     let read = if is_packed { read::packed(&body.bytes) } else { read::output(&body.bytes) };
     let read::Output { worker: said, batches, many } = read??;
     let id = worker.named(said)?;
-    let _call = app.calls.begin(&id)?;
+    let _call = app.turn(&id).await?;
     let acks = app.bounded(app.work(&worker).append_output(&id, batches)).await?;
     if !many {
         let OutputAck { cancel } = acks.into_iter().next().unwrap_or(Err(Error::Internal))?;
@@ -235,7 +235,7 @@ pub(super) async fn check_cancel(State(app): State<Arc<App>>, worker: Worker, ur
         return json(StatusCode::OK, older::Cancelled::is(is_cancelled(&app, job).await?));
     };
     let id = worker.named(Some(id))?;
-    let _call = app.calls.begin(&id)?;
+    let _call = app.turn(&id).await?;
     let asking = OutputBatch { job, token: None, pieces: OutputPieces::Plain(Vec::new()) };
     let acks = app.bounded(app.work(&worker).append_output(&id, vec![asking])).await?;
     let cancelled = match acks.into_iter().next() {
@@ -333,7 +333,7 @@ async fn keep_zip(
 async fn finished(app: &App, worker: &Worker, report: read::Report) -> Answered {
     let read::Report { worker: said, mut attempts, zips, many } = report;
     let id = worker.named(said)?;
-    let _call = app.calls.begin(&id)?;
+    let _call = app.turn(&id).await?;
     let work = app.work(worker);
     for (place, zip) in zips {
         if let Some(attempt) = attempts.get_mut(place) {
