@@ -14,7 +14,7 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use crate::read::{Fields, Json, Number};
+use crate::read::{Fields, Json, Malformed, Number};
 use crate::wire;
 
 /// An answer with `success: true`, as every JSON success body has.
@@ -313,6 +313,35 @@ pub(crate) fn result_zip(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
     zip
 }
 
+/// Reads a body, if need be with its halves of characters (a `\\ud83d` alone) mended: JavaScript makes them when it cuts a text,
+/// and Python of bytes that are no text. They are no JSON to anybody stricter, and a worker that is refused for one says nothing else.
+pub(crate) fn mending<T>(body: &[u8], read: impl Fn(&[u8]) -> Result<T, Malformed>) -> Result<T, Malformed> {
+    read(body).or_else(|malformed| mended(body).map_or(Err(malformed), |mended| read(&mended)))
+}
+
+/// JSON with U+FFFD for each half of a character; `None` if it has none.
+fn mended(json: &[u8]) -> Option<Vec<u8>> {
+    let escape = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut mended: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while let Some(next) = json.get(at..).and_then(|rest| rest.iter().position(|b| *b == b'\\')) {
+        at += next;
+        at += match (escape(at), escape(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                let whole = mended.get_or_insert_with(|| json.to_vec()).get_mut(at..at + 6)?;
+                whole.copy_from_slice(b"\\ufffd");
+                6
+            }
+            _ => 2,
+        };
+    }
+    mended
+}
+
 fn not_negative(fields: &mut Fields<'_, '_>, name: &str) -> Option<f64> {
     let number = fields.number(name)?;
     if number < 0.0 {
@@ -338,6 +367,22 @@ mod tests {
     fn the_empty_zip_is_what_its_digest_says() {
         use sha2::{Digest, Sha256};
         assert_eq!(FileId::from_sha256(Sha256::digest(EMPTY_ZIP).into()), EMPTY);
+    }
+
+    #[test]
+    fn halves_of_characters_are_mended_and_nothing_else() {
+        for (json, expected) in [
+            (r"", None),
+            (r"\ud83d\ude00", None),
+            (r"\\ud83d", None),
+            (r"\ud83", None),
+            (r"\ud83d", Some(r"\ufffd")),
+            (r"\uD83D\ud83d\uDE00", Some(r"\ufffd\ud83d\uDE00")),
+            (r"\ude00\ud83d", Some(r"\ufffd\ufffd")),
+            (r"\\\udc80ä\n", Some(r"\\\ufffdä\n")),
+        ] {
+            assert_eq!(mended(json.as_bytes()).as_deref(), expected.map(str::as_bytes), "{json}");
+        }
     }
 
     #[test]

@@ -76,7 +76,10 @@ async fn what_is_no_json_is_400() {
         for body in bodies.iter().filter(|body| body.len() < 10_000) {
             let request = world.request(Method::POST, &format!("/api/{path}")).header("x-worker-token", &worker);
             let answer = send(request.header("content-type", "application/json").body(body.clone())).await;
-            answer.refused(400, "malformed");
+            // Half a character is taken from workers that cut their output.
+            let is_cut = path.starts_with("jobs/") && body.windows(6).any(|piece| piece == b"\\ud800");
+            let (status, code) = if is_cut { (422, "invalid") } else { (400, "malformed") };
+            answer.refused(status, code);
         }
     }
     world.user(Method::POST, "/api/jobs/create", Some(json!({ "command": "true" }))).await.ok(201);

@@ -25,6 +25,10 @@ pub(crate) struct Output {
 
 /// The output of one attempt, or `batches` of several.
 pub(crate) fn output(body: &[u8]) -> Result<Result<Output, Error>, Malformed> {
+    older::mending(body, whole_output)
+}
+
+fn whole_output(body: &[u8]) -> Result<Result<Output, Error>, Malformed> {
     let mut problems = Problems::default();
     let mut batches = Vec::new();
     let rest = Json::parse_items(body, "batches", &mut |i, item| {

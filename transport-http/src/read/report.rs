@@ -37,6 +37,10 @@ pub(crate) enum Kind {
 
 /// One report.
 pub(crate) fn report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, Malformed> {
+    older::mending(body, |body| one_report(body, kind))
+}
+
+fn one_report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, Malformed> {
     let json = Json::parse(body)?;
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);
@@ -48,6 +52,10 @@ pub(crate) fn report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, M
 
 /// One report, or `results` with several.
 pub(crate) fn reports(body: &[u8]) -> Result<Result<Report, Error>, Malformed> {
+    older::mending(body, many_reports)
+}
+
+fn many_reports(body: &[u8]) -> Result<Result<Report, Error>, Malformed> {
     let mut problems = Problems::default();
     let (mut attempts, mut zips) = (Vec::new(), Vec::new());
     let mut workers: Vec<(usize, WorkerId)> = Vec::new();
