@@ -1,7 +1,7 @@
 //! What a job has left: a ZIP that is somebody else's work, and looked at as such.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -33,6 +33,8 @@ pub(crate) fn list(zip: &File) -> anyhow::Result<Vec<Listed>> {
 
 /// Writes a ZIP as it is to a file, or to standard output for `-`.
 pub(crate) fn save(mut zip: File, path: &Path) -> anyhow::Result<()> {
+    // Whoever listed it has read in it.
+    zip.rewind()?;
     if path == Path::new("-") {
         let mut out = io::stdout().lock();
         io::copy(&mut zip, &mut out)?;

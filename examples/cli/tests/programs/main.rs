@@ -4,5 +4,6 @@
 
 mod cli;
 mod crash;
+mod files;
 mod harness;
 mod shutdown;
