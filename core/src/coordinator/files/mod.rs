@@ -11,12 +11,12 @@
 //!
 //! - Taking in: the upload's record, the object, the upload's record with the digest; the file as unfinished (or, if it is there,
 //!   renewed), its reference, the blob, the file as finished; and the upload's record goes.
-//! - Letting go: the file, its reference, the blob while there is no reference, the object; each by the version that was read
-//!   before the one before it was removed.
+//! - Letting go: the file, its reference, the blob while there is no reference (with a record of the object, as of one that is
+//!   being put), the object; each by the version that was read before the one before it was removed.
 //!
 //! Taking in writes each anew that letting go removes, in the same order, so that letting go finds another version and stops, or is
-//! through with it before. What a death leaves behind (an unfinished file, a reference without a file, an object without a
-//! blob) `sweep` finds; there is never a finished file without its bytes.
+//! through with it before. What a death leaves behind (an unfinished file, a reference without a file, a blob without a
+//! reference, an object without a blob) `sweep` finds; there is never a finished file without its bytes.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

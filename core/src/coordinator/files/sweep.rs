@@ -1,5 +1,6 @@
 //! Letting go of files: those whose time is over and that no job needs, and what dead processes have left behind.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{
@@ -37,6 +38,10 @@ pub(in crate::coordinator) async fn sweep(shared: &Shared) -> Result<(), Error> 
     after = None;
     while let Some(page) = next_page(shared, REFERENCE, &mut after).await? {
         forget_references(shared, &page).await?;
+    }
+    after = None;
+    while let Some(page) = next_page(shared, BLOB, &mut after).await? {
+        forget_blobs(shared, &page).await?;
     }
     after = None;
     while let Some(page) = next_page(shared, UPLOAD, &mut after).await? {
@@ -99,6 +104,28 @@ async fn forget_references(shared: &Shared, page: &[Record]) -> Result<(), Error
     Ok(())
 }
 
+/// Removes bytes that nobody refers to: whoever let go of them died before they were removed.
+async fn forget_blobs(shared: &Shared, page: &[Record]) -> Result<(), Error> {
+    let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(()) };
+    // Read after the blobs: whoever refers to one since then has written it anew.
+    let mut used = HashSet::new();
+    let mut after = Some(format!("{}/", first.key));
+    while let Some(references) = next_page(shared, REFERENCE, &mut after).await? {
+        let keys = references.iter().filter_map(|record| record.key.split('/').next());
+        used.extend(keys.map(str::to_owned));
+        // Digests have one length, so that keys are in the digests' order.
+        if references.last().and_then(|record| record.key.split('/').next()) > Some(last.key.as_str()) {
+            break;
+        }
+    }
+    for record in page.iter().filter(|record| !used.contains(&record.key)) {
+        if let (Ok(id), Some(blob)) = (record.key.parse(), read::<BlobRow>(BLOB, record)) {
+            shared.let_bytes_go(id, &blob, record.version).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the object of an upload that nobody is at any more, unless it arrived whole and is used.
 async fn forget_upload(shared: &Shared, record: &Record) -> Result<(), Error> {
     let (Some(object), Some(row)) = (Object::parse(&record.key), read::<UploadRow>(UPLOAD, record)) else {
@@ -129,7 +156,6 @@ impl Shared {
     /// Removes what says that somebody may use a file, and the bytes if nobody else may. `file` is the version of its record,
     /// if there is one.
     pub(super) async fn let_go(&self, key: &FileKey, file: Option<u64>) -> Result<(), Error> {
-        let id = key.id.to_string();
         let reference = self.store.get_records(REFERENCE, &[key.reference()]).await?.pop().flatten();
         if let Some(version) = file
             && !self.remove_version(FILE, key.file(), version).await?
@@ -142,13 +168,22 @@ impl Shared {
         {
             return Ok(());
         }
-        let Some((blob, version)) = self.record::<BlobRow>(BLOB, id.clone()).await? else { return Ok(()) };
-        if self.records(REFERENCE, &format!("{id}/"), None).await?.is_empty()
-            && self.remove_version(BLOB, id, version).await?
-        {
-            self.place()?.remove(blob.object).await?;
+        let Some((blob, version)) = self.record::<BlobRow>(BLOB, key.id.to_string()).await? else { return Ok(()) };
+        if self.records(REFERENCE, &format!("{}/", key.id), None).await?.is_empty() {
+            self.let_bytes_go(key.id, &blob, version).await?;
         }
         Ok(())
+    }
+
+    /// Removes bytes that nobody refers to, unless somebody has since that version was read.
+    async fn let_bytes_go(&self, id: FileId, blob: &BlobRow, version: u64) -> Result<(), Error> {
+        // Without its blob nothing would lead to the object if this process died.
+        let trace = UploadRow { started: self.store.now(), digest: Some(id) };
+        self.put_record(UPLOAD, &blob.object.name(), &trace).await?;
+        if self.remove_version(BLOB, id.to_string(), version).await? {
+            self.place()?.remove(blob.object).await?;
+        }
+        self.remove_record(UPLOAD, &blob.object.name()).await
     }
 
     /// Removes a record if it still has this version.
