@@ -26,6 +26,7 @@ mod serve;
 mod stats;
 mod submit;
 mod table;
+mod upload;
 
 /// Measures the system against the limits of the machine it runs on.
 #[derive(Debug, Parser)]
@@ -113,6 +114,12 @@ enum Bench {
         #[arg(long, default_value_t = 1_024)]
         mib: u64,
     },
+    /// A large file on its way in, beside a copy of it.
+    Upload {
+        /// How many MiB.
+        #[arg(long, default_value_t = 1_024)]
+        mib: u64,
+    },
     /// Jobs over one ZIP of many files, beside jobs without files.
     Inputs {
         /// How many at once.
@@ -166,6 +173,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
             idle::bench(&dir, 1_000, 20).await?;
             load::bench(&dir, 100, 1_000).await?;
             output::bench(&dir, 1_024).await?;
+            upload::bench(&dir, 1_024).await?;
             inputs::bench(&dir, 1_000).await?;
             followers::bench(&dir, 300, 20).await?;
             classes::bench(&dir, 10_000).await?;
@@ -182,6 +190,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Idle { workers, seconds } => idle::bench(&dir, workers, seconds).await,
         Bench::Load { workers, jobs } => load::bench(&dir, workers, jobs).await,
         Bench::Output { mib } => output::bench(&dir, mib).await,
+        Bench::Upload { mib } => upload::bench(&dir, mib).await,
         Bench::Inputs { jobs } => inputs::bench(&dir, jobs).await,
         Bench::Followers { followers, seconds } => followers::bench(&dir, followers, seconds).await,
         Bench::Serve { database, output_cap } => serve::server(&database, output_cap).await,

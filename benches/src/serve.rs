@@ -19,6 +19,9 @@ use cmdexec_transport_http::server::{Options, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// No bench's file is larger.
+const MAX_FILE: u64 = 16 << 30;
+
 /// Both sides of a bench share these; nobody else reaches its loopback port for as long as it lives.
 fn keys() -> Result<Keys> {
     Ok(Keys::new("a bench's user secret, 32 bytes long", "a bench's worker secret, 32 bytes long")?)
@@ -45,13 +48,17 @@ pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
     let store = SqliteStore::open(database).await?;
     let files = Files::local(database.with_extension("files"))?;
     let coordinator = Coordinator::builder(store).files(files);
-    let coordinator = coordinator.with_options(|options| options.output_cap = output_cap << 20);
+    let coordinator = coordinator.with_options(|options| {
+        options.output_cap = output_cap << 20;
+        (options.max_file_size, options.file_quota) = (MAX_FILE, u64::MAX);
+    });
     let coordinator = Arc::new(coordinator.build().await?);
     let mut options = Options::default();
     options.max_jobs = 0;
     options.max_heartbeats = 0;
     options.max_registrations = 0;
     options.max_requests = 0;
+    options.max_file_size = MAX_FILE;
     let server = Server::builder(coordinator, keys()?).options(options).build()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);

@@ -1,6 +1,6 @@
 //! What becomes of files when the coordinator dies between two writes, or somebody else is at the same file: no bytes are lost that
 //! somebody may use, and none stay that nobody may.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
