@@ -38,7 +38,6 @@ pub(crate) async fn bench(dir: &Path, mib_uploaded: u64) -> Result<()> {
     let used = server.used()?;
     server.kill().await?;
     machine::remove_database(&database);
-    std::fs::remove_dir_all(database.with_extension("files"))?;
     std::fs::remove_file(&source)?;
 
     let (copied, uploaded) = (median(copies), median(uploads));

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use cmdexec_core::Error;
 use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
+use cmdexec_core::job::Problem;
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
     Registered, Registration, WorkerService,
@@ -181,5 +182,9 @@ fn accepted(ack: &wire::BatchAck) -> Result<(), Error> {
         return Ok(());
     }
     let code = ack.code.as_deref().unwrap_or_default();
+    if code == "invalid" {
+        let problems = ack.problems.iter().map(|problem| Problem::new(&problem.field, &problem.message));
+        return Err(Error::Invalid(problems.collect()));
+    }
     Err(refusal::by_code(code, None).unwrap_or(Error::Internal))
 }

@@ -114,10 +114,7 @@ impl IntoResponse for Problem {
             code: code.to_owned(),
             error: detail.clone().into_owned(),
             detail: detail.into_owned(),
-            problems: problems
-                .into_iter()
-                .map(|problem| wire::FieldProblem { field: problem.field, message: problem.message })
-                .collect(),
+            problems: problems.into_iter().map(wire::FieldProblem::from).collect(),
             limit,
             retry_after_seconds: retry_after,
         };

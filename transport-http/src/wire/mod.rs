@@ -80,3 +80,10 @@ pub(crate) struct FieldProblem {
     /// What is wrong with it.
     pub(crate) message: String,
 }
+
+#[cfg(feature = "server")]
+impl From<cmdexec_core::job::Problem> for FieldProblem {
+    fn from(problem: cmdexec_core::job::Problem) -> Self {
+        Self { field: problem.field, message: problem.message }
+    }
+}

@@ -9,6 +9,7 @@ use cmdexec_core::service::{OutputBatch, OutputPieces};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::FieldProblem;
 #[cfg(feature = "client")]
 use super::encode;
 
@@ -117,13 +118,16 @@ pub(crate) struct OutputAck {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub(crate) struct BatchAck {
-    /// False: the attempt is over or was never this worker's.
+    /// False: the attempt is over or was never this worker's, or what was sent is wrong.
     pub(crate) ok: bool,
     #[serde(default)]
     pub(crate) cancel: bool,
-    /// Why not, for programs: `lease_lost`.
+    /// Why not, for programs: `lease_lost`, `invalid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
+    /// What is wrong, if it is `invalid`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<FieldProblem>,
 }
 
 /// The data of the events of a job's output, all in one.

@@ -196,7 +196,7 @@ pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, o
     let acks: Vec<_> = acks
         .into_iter()
         .map(|ack| match ack {
-            Ok(OutputAck { cancel }) => Ok(wire::BatchAck { ok: true, cancel, code: None }),
+            Ok(OutputAck { cancel }) => Ok(wire::BatchAck { ok: true, cancel, code: None, problems: Vec::new() }),
             Err(error) => refused(error),
         })
         .collect::<Result<_, Error>>()?;
@@ -208,7 +208,14 @@ pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, o
 fn refused(error: Error) -> Result<wire::BatchAck, Error> {
     match error {
         Error::Unavailable { .. } | Error::Internal => Err(error),
-        lost => Ok(wire::BatchAck { ok: false, cancel: false, code: Some(lost.code().to_owned()) }),
+        refused => {
+            let code = Some(refused.code().to_owned());
+            let problems = match refused {
+                Error::Invalid(problems) => problems.into_iter().map(wire::FieldProblem::from).collect(),
+                _ => Vec::new(),
+            };
+            Ok(wire::BatchAck { ok: false, cancel: false, code, problems })
+        }
     }
 }
 
@@ -348,7 +355,7 @@ async fn finished(app: &App, worker: &Worker, report: read::Report) -> Answered 
     let results: Vec<_> = acks
         .into_iter()
         .map(|ack| match ack {
-            Ok(()) => Ok(wire::BatchAck { ok: true, cancel: false, code: None }),
+            Ok(()) => Ok(wire::BatchAck { ok: true, cancel: false, code: None, problems: Vec::new() }),
             Err(error) => refused(error),
         })
         .collect::<Result<_, Error>>()?;
