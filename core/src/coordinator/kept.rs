@@ -87,6 +87,11 @@ impl Kept {
         self.next - 1
     }
 
+    /// One more than the highest number so far.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// The first piece that has not come though later ones have.
     pub(super) fn gap(&self) -> Option<u64> {
         self.missing.first().copied()

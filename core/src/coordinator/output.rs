@@ -104,6 +104,8 @@ impl Shared {
                     return Err(error);
                 }
             },
+            // They were under way when the worker's result came, which has replaced them.
+            OutputPieces::Plain(_) if kept.next() >= REPLACED => Vec::new(),
             OutputPieces::Plain(pieces) => join(pieces.into_iter().map(|piece| (piece.stream, piece.bytes)))
                 .into_iter()
                 .map(|(stream, bytes)| Chunk { seq: kept.take_number(), stream, bytes })
