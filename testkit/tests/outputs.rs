@@ -464,7 +464,8 @@ async fn what_a_hostile_job_leaves_harms_nobody() {
         assert!(said.contains(expected), "{expected} is not in {said}");
     }
     let mut files = fetch(&*jobs, done.artifacts.unwrap()).await;
-    files.remove("swap/passwd").inspect(|text| assert_eq!(text, "x\n"));
+    // The loop is killed anywhere, also between making the file and writing to it.
+    files.remove("swap/passwd").inspect(|text| assert!(["", "x\n"].contains(&&**text), "{text}"));
     files.remove("swap");
     if files.contains_key("d/fine") {
         assert_eq!(files.remove("d/fine").unwrap(), "fine\n");
