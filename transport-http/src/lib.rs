@@ -48,12 +48,11 @@
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
-mod older;
-#[cfg(feature = "server")]
-mod read;
-#[cfg(feature = "server")]
 pub mod server;
-mod wire;
+
+use cmdexec_wire as wire;
+#[cfg(feature = "server")]
+use cmdexec_wire::{older, read};
 
 #[cfg(feature = "client")]
 pub use client::Client;

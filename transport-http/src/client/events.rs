@@ -85,7 +85,7 @@ fn problem(data: &str) -> Error {
         retry_after_ms: Option<u64>,
     }
     let data = serde_json::from_str::<Data>(data).ok();
-    data.and_then(|data| refusal::by_code(&data.code, data.retry_after_ms.map(Duration::from_millis)))
+    data.and_then(|data| refusal::error_of(&data.code, data.retry_after_ms.map(Duration::from_millis)))
         .unwrap_or(Error::Internal)
 }
 

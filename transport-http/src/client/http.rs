@@ -10,7 +10,6 @@ use cmdexec_core::files::ByteStream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::{RequestBuilder, Response, Url};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::refusal;
@@ -372,11 +371,6 @@ impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
     }
-}
-
-/// A wire type as a body: structs of strings and numbers, which always serialise.
-pub(super) fn body(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).unwrap_or_default().into()
 }
 
 /// What is behind an error, without the outer layers that only say that something went wrong.

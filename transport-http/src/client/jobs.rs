@@ -15,9 +15,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::http::{As, Call, body};
+use super::http::{As, Call};
 use super::{Client, download, events};
-use crate::wire;
+use crate::wire::{self, body};
 
 /// How many jobs one request asks about: each may come with 128 KiB of output.
 const IDS: usize = 64;

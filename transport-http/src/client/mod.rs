@@ -8,8 +8,6 @@ mod events;
 mod http;
 mod jobs;
 mod options;
-mod pack;
-mod packed;
 mod refusal;
 mod retry;
 mod sending;

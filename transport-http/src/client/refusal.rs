@@ -7,9 +7,7 @@ use cmdexec_core::job::Problem;
 use http::StatusCode;
 
 use crate::wire;
-
-/// When to come again if nobody said.
-pub(super) const LATER: Duration = Duration::from_secs(1);
+pub(super) use crate::wire::{LATER, error_of};
 
 /// The error that a refusal stands for. `None` where the answer is not the project's: whoever answered is no such server,
 /// or something in between.
@@ -26,31 +24,11 @@ pub(super) fn error(status: StatusCode, retry_after: Option<Duration>, body: &[u
             _ => {}
         }
     }
-    if let Some(error) = by_code(&problem.code, retry_after) {
+    if let Some(error) = error_of(&problem.code, retry_after) {
         return Some(error);
     }
     let about_body = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT];
     about_body.contains(&status).then(|| Error::invalid("body", problem.detail))
-}
-
-/// The error that a code alone stands for.
-pub(super) fn by_code(code: &str, retry_after: Option<Duration>) -> Option<Error> {
-    let retry_after = retry_after.unwrap_or(LATER);
-    Some(match code {
-        "unauthenticated" => Error::Unauthenticated,
-        "forbidden" => Error::Forbidden("the server does not allow this with these credentials"),
-        "job_not_found" => Error::JobNotFound,
-        "worker_not_found" => Error::WorkerNotFound,
-        "file_not_found" => Error::FileNotFound,
-        "file_in_use" => Error::FileInUse,
-        "job_finished" => Error::JobFinished,
-        "lease_lost" => Error::LeaseLost,
-        "idempotency_conflict" => Error::IdempotencyConflict,
-        "rate_limited" => Error::RateLimited { retry_after },
-        "unavailable" => Error::Unavailable { retry_after },
-        "internal" => Error::Internal,
-        _ => return None,
-    })
 }
 
 /// The error that a status alone stands for, where somebody else than the server answered.

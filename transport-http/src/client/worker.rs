@@ -7,21 +7,16 @@ use async_trait::async_trait;
 use cmdexec_core::Error;
 use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
-use cmdexec_core::job::Problem;
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
     Registered, Registration, WorkerService,
 };
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
-use serde_json::json;
 
-use super::http::{As, Call, body};
-use super::pack::Packer;
-use super::packed::packed;
-use super::refusal;
+use super::http::{As, Call};
 use super::{Client, download};
-use crate::wire;
+use crate::wire::{self, Packer, body, head, packed};
 
 /// The most that a request with output may have.
 const OUTPUT: usize = 4 * 1024 * 1024;
@@ -83,7 +78,7 @@ impl WorkerService for Client {
                 if let Some(ack) = acks.get_mut(item)
                     && let Ok(OutputAck { cancel }) = *ack
                 {
-                    *ack = accepted(&part).map(|()| OutputAck { cancel: cancel || part.cancel });
+                    *ack = part.read().map(|()| OutputAck { cancel: cancel || part.cancel });
                 }
             }
         }
@@ -108,7 +103,7 @@ impl WorkerService for Client {
             let results = answer.results.filter(|all| all.len() == items.len()).ok_or(Error::Internal)?;
             for (item, result) in items.into_iter().zip(results) {
                 if let Some(ack) = acks.get_mut(item) {
-                    *ack = accepted(&result);
+                    *ack = result.read();
                 }
             }
         }
@@ -170,21 +165,4 @@ fn output(worker: &WorkerId, batches: &[OutputBatch]) -> Vec<(Call, Vec<usize>)>
     let call = |body| Call::post(As::Worker, ROUTE, body);
     let call = |body| if is_repeatable { call(body) } else { call(body).once() };
     packer.finish().map(|(body, items)| (call(body), items)).collect()
-}
-
-/// The beginning of a body with a list.
-fn head(worker: &WorkerId, list: &str) -> Vec<u8> {
-    format!("{{\"workerId\":{},\"{list}\":[", json!(worker)).into_bytes()
-}
-
-fn accepted(ack: &wire::BatchAck) -> Result<(), Error> {
-    if ack.ok {
-        return Ok(());
-    }
-    let code = ack.code.as_deref().unwrap_or_default();
-    if code == "invalid" {
-        let problems = ack.problems.iter().map(|problem| Problem::new(&problem.field, &problem.message));
-        return Err(Error::Invalid(problems.collect()));
-    }
-    Err(refusal::by_code(code, None).unwrap_or(Error::Internal))
 }

@@ -287,7 +287,9 @@ async fn give(app: &App, visitor: &Visitor, id: FileId, asking: Asking) -> Answe
             set(response.headers_mut(), CONTENT_RANGE, format!("bytes */{size}"));
             Ok(response)
         }
-        Err(Error::FileNotFound) if comes_empty => Ok(older::empty_zip()),
+        Err(Error::FileNotFound) if comes_empty => {
+            Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/zip"))], older::EMPTY_ZIP).into_response())
+        }
         Err(error) => Err(error.into()),
     }
 }

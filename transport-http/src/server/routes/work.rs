@@ -196,27 +196,12 @@ pub(super) async fn stream_output(State(app): State<Arc<App>>, worker: Worker, o
     let acks: Vec<_> = acks
         .into_iter()
         .map(|ack| match ack {
-            Ok(OutputAck { cancel }) => Ok(wire::BatchAck { ok: true, cancel, code: None, problems: Vec::new() }),
-            Err(error) => refused(error),
+            Ok(OutputAck { cancel }) => Ok(wire::BatchAck::accepted(cancel)),
+            Err(error) => wire::BatchAck::refused(error),
         })
         .collect::<Result<_, Error>>()?;
     let cancel = acks.iter().any(|ack| ack.cancel);
     json(StatusCode::OK, wire::OutputAck { ok: true, cancel, batches: Some(acks) })
-}
-
-/// What became of one of several that was not accepted. What would be answered to all (unavailable, broken) is.
-fn refused(error: Error) -> Result<wire::BatchAck, Error> {
-    match error {
-        Error::Unavailable { .. } | Error::Internal => Err(error),
-        refused => {
-            let code = Some(refused.code().to_owned());
-            let problems = match refused {
-                Error::Invalid(problems) => problems.into_iter().map(wire::FieldProblem::from).collect(),
-                _ => Vec::new(),
-            };
-            Ok(wire::BatchAck { ok: false, cancel: false, code, problems })
-        }
-    }
 }
 
 /// Ask whether a job is cancelled
@@ -355,8 +340,8 @@ async fn finished(app: &App, worker: &Worker, report: read::Report) -> Answered 
     let results: Vec<_> = acks
         .into_iter()
         .map(|ack| match ack {
-            Ok(()) => Ok(wire::BatchAck { ok: true, cancel: false, code: None, problems: Vec::new() }),
-            Err(error) => refused(error),
+            Ok(()) => Ok(wire::BatchAck::accepted(false)),
+            Err(error) => wire::BatchAck::refused(error),
         })
         .collect::<Result<_, Error>>()?;
     json(StatusCode::OK, wire::ReportAck { ok: true, results: Some(results) })

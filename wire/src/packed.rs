@@ -5,8 +5,8 @@ use cmdexec_core::id::WorkerId;
 use cmdexec_core::service::{OutputBatch, OutputPieces};
 use cmdexec_core::store::Chunk;
 
-use super::http::body;
-use crate::wire;
+use crate as wire;
+use crate::body;
 
 /// More than a chunk or a batch takes in the document, and more than the rest of it does.
 const COST: usize = 160;
@@ -15,12 +15,7 @@ const REST: usize = 1024;
 /// The bodies of requests with numbered pieces of output, in their order, each with which batches are in it: a batch may be in
 /// several. Each body is within `most` bytes and `most_items` batches, but for a piece that is larger alone: the server says so
 /// then.
-pub(super) fn packed(
-    worker: &WorkerId,
-    batches: &[OutputBatch],
-    most: usize,
-    most_items: usize,
-) -> Vec<(Bytes, Vec<usize>)> {
+pub fn packed(worker: &WorkerId, batches: &[OutputBatch], most: usize, most_items: usize) -> Vec<(Bytes, Vec<usize>)> {
     let mut bodies = Vec::new();
     let mut open = Open::default();
     for (item, batch) in batches.iter().enumerate() {

@@ -13,31 +13,31 @@ use super::Problems;
 
 /// A request's query parameters.
 #[derive(Debug)]
-pub(crate) struct Query<'a> {
+pub struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     problems: Problems,
 }
 
 impl<'a> Query<'a> {
-    pub(crate) fn of(uri: &'a http::Uri) -> Self {
+    pub fn of(uri: &'a http::Uri) -> Self {
         let query = uri.query().unwrap_or_default();
         Self { pairs: form_urlencoded::parse(query.as_bytes()).collect(), problems: Problems::default() }
     }
 
     /// Says that something is wrong with a parameter.
-    pub(crate) fn wrong(&mut self, name: &str, message: impl Into<String>) {
+    pub fn wrong(&mut self, name: &str, message: impl Into<String>) {
         self.problems.push(name, message);
     }
 
     /// Says that a parameter that must be there is not.
-    pub(crate) fn missing(&mut self, name: &str) {
+    pub fn missing(&mut self, name: &str) {
         // Whoever gave a wrong one knows that already.
         if self.problems.is_empty() {
             self.wrong(name, "is required");
         }
     }
 
-    pub(crate) fn time(&mut self, name: &str) -> Option<Timestamp> {
+    pub fn time(&mut self, name: &str) -> Option<Timestamp> {
         let text = self.text(name)?;
         let time = Timestamp::parse_rfc3339(&text);
         if time.is_none() {
@@ -47,13 +47,13 @@ impl<'a> Query<'a> {
     }
 
     /// A cursor of a list: opaque to clients, the last id of the page before to us.
-    pub(crate) fn cursor(&mut self, name: &str) -> Option<JobId> {
+    pub fn cursor(&mut self, name: &str) -> Option<JobId> {
         let text = self.text(name)?;
         text.parse().map_err(|_| self.wrong(name, "not a cursor that this service gave out")).ok()
     }
 
     /// A parameter; an empty one is as good as none. Given twice it is wrong.
-    pub(crate) fn text(&mut self, name: &str) -> Option<Cow<'a, str>> {
+    pub fn text(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let mut values = self.pairs.iter().filter(|(n, value)| n == name && !value.is_empty());
         let value = values.next().map(|(_, value)| value.clone());
         if values.next().is_some() {
@@ -63,7 +63,7 @@ impl<'a> Query<'a> {
     }
 
     /// Every value of a parameter that may be given several times.
-    pub(crate) fn all<T: FromStr<Err: Display>>(&mut self, name: &str) -> Vec<T> {
+    pub fn all<T: FromStr<Err: Display>>(&mut self, name: &str) -> Vec<T> {
         let mut all = Vec::new();
         for (_, value) in self.pairs.iter().filter(|(n, _)| n == name) {
             match value.parse() {
@@ -74,19 +74,19 @@ impl<'a> Query<'a> {
         all
     }
 
-    pub(crate) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+    pub fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let text = self.text(name)?;
         text.parse().map_err(|error| self.wrong(name, T::Err::to_string(&error))).ok()
     }
 
-    pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+    pub fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         if !self.pairs.iter().any(|(n, value)| n == name && !value.is_empty()) {
             self.wrong(name, "is required");
         }
         self.parsed(name)
     }
 
-    pub(crate) fn whole<T: TryFrom<i128>>(&mut self, name: &str, bounds: RangeInclusive<i128>) -> Option<T> {
+    pub fn whole<T: TryFrom<i128>>(&mut self, name: &str, bounds: RangeInclusive<i128>) -> Option<T> {
         let text = self.text(name)?;
         let whole = text.parse::<i128>().ok().filter(|whole| bounds.contains(whole));
         let fits = whole.and_then(|whole| T::try_from(whole).ok());
@@ -97,7 +97,7 @@ impl<'a> Query<'a> {
     }
 
     /// A number of seconds within bounds, with a fraction if need be.
-    pub(crate) fn seconds(&mut self, name: &str, most: f64) -> Option<f64> {
+    pub fn seconds(&mut self, name: &str, most: f64) -> Option<f64> {
         let text = self.text(name)?;
         let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=most).contains(seconds));
         if seconds.is_none() {
@@ -106,7 +106,7 @@ impl<'a> Query<'a> {
         seconds
     }
 
-    pub(crate) fn flag(&mut self, name: &str) -> bool {
+    pub fn flag(&mut self, name: &str) -> bool {
         match self.text(name).as_deref() {
             None | Some("false" | "0") => false,
             Some("true" | "1") => true,
@@ -118,7 +118,7 @@ impl<'a> Query<'a> {
     }
 
     /// What was read, if nothing is wrong.
-    pub(crate) fn check<T>(self, value: Option<T>) -> Result<T, Error> {
+    pub fn check<T>(self, value: Option<T>) -> Result<T, Error> {
         self.problems.check(value)
     }
 }

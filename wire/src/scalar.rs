@@ -7,9 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An instant: RFC 3339 in UTC with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "server", schema(value_type = String, format = DateTime, example = "2026-11-20T12:00:00.000Z"))]
-pub(crate) struct Time(pub(crate) Timestamp);
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime, example = "2026-11-20T12:00:00.000Z"))]
+pub struct Time(pub Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -26,13 +26,13 @@ impl<'de> Deserialize<'de> for Time {
 
 /// A duration in seconds, with up to three decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "server", schema(value_type = f64, example = 300))]
-pub(crate) struct Seconds(pub(crate) Duration);
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = f64, example = 300))]
+pub struct Seconds(pub Duration);
 
 impl Seconds {
     /// The duration that a number of seconds is, to the millisecond; `None` if it is negative or beyond 30,000 years.
-    pub(crate) fn from_f64(seconds: f64) -> Option<Self> {
+    pub fn from_f64(seconds: f64) -> Option<Self> {
         (0.0..1e12).contains(&seconds).then(|| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1e15")]
             let millis = (seconds * 1e3).round() as u64;
@@ -56,16 +56,16 @@ impl<'de> Deserialize<'de> for Seconds {
 
 /// Processors, with up to three decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "server", schema(value_type = f64, example = 0.5))]
-pub(crate) struct Cpus(
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = f64, example = 0.5))]
+pub struct Cpus(
     /// Thousandths.
-    pub(crate) u32,
+    pub u32,
 );
 
 impl Cpus {
     /// The processors that a number is, to the thousandth; `None` if there are no so many.
-    pub(crate) fn from_f64(cpus: f64) -> Option<Self> {
+    pub fn from_f64(cpus: f64) -> Option<Self> {
         (0.0..4e6).contains(&cpus).then(|| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 4e9")]
             let millis = (cpus * 1e3).round() as u32;

@@ -17,13 +17,13 @@ const MAX_PROBLEMS: usize = 100;
 
 /// What is wrong with a request.
 #[derive(Debug, Default)]
-pub(crate) struct Problems {
+pub struct Problems {
     all: Vec<Problem>,
     more: usize,
 }
 
 impl Problems {
-    pub(crate) fn push(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub fn push(&mut self, field: impl Into<String>, message: impl Into<String>) {
         if self.all.len() < MAX_PROBLEMS {
             let mut message = message.into();
             // A message may quote what was sent.
@@ -37,12 +37,12 @@ impl Problems {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// What was read, if nothing is wrong.
-    pub(crate) fn check<T>(mut self, value: Option<T>) -> Result<T, Error> {
+    pub fn check<T>(mut self, value: Option<T>) -> Result<T, Error> {
         if self.more > 0 {
             self.all.push(Problem::new("…", format!("and {} more", self.more)));
         }
@@ -56,17 +56,17 @@ impl Problems {
 
 /// A field as it was sent.
 #[derive(Debug)]
-pub(crate) struct Value<'a> {
+pub struct Value<'a> {
     /// The name that the code knows.
     name: Cow<'a, str>,
     /// The older name that was sent in its stead.
     older: Option<&'static str>,
-    pub(crate) json: Json<'a>,
+    pub json: Json<'a>,
 }
 
 /// An object whose fields are taken one by one. What is left at the end is unknown, and ignored.
 #[derive(Debug)]
-pub(crate) struct Fields<'a, 'p> {
+pub struct Fields<'a, 'p> {
     values: Vec<Value<'a>>,
     /// What stands before each name: nothing, or such as `jobs[3].`.
     prefix: String,
@@ -75,12 +75,12 @@ pub(crate) struct Fields<'a, 'p> {
 
 impl<'a, 'p> Fields<'a, 'p> {
     /// The fields of a body; a body that is no object is the field `body`.
-    pub(crate) fn of_body(json: Json<'a>, problems: &'p mut Problems) -> Self {
+    pub fn of_body(json: Json<'a>, problems: &'p mut Problems) -> Self {
         Self::at(json, "body", String::new(), problems)
     }
 
     /// The fields of an item of a list.
-    pub(crate) fn of_item(json: Json<'a>, list: &str, place: usize, problems: &'p mut Problems) -> Self {
+    pub fn of_item(json: Json<'a>, list: &str, place: usize, problems: &'p mut Problems) -> Self {
         let name = format!("{list}[{place}]");
         let prefix = format!("{name}.");
         Self::at(json, &name, prefix, problems)
@@ -100,12 +100,12 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// Whether a field is there, and not null.
-    pub(crate) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.values.iter().any(|value| value.name == name && value.json != Json::Null)
     }
 
     /// Takes a field under another name from now on, unless that is there too; `convert` puts its value into the other's unit.
-    pub(crate) fn rename(
+    pub fn rename(
         &mut self,
         older: &'static str,
         name: &'static str,
@@ -125,7 +125,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// Puts something else in a field's place, if it is there.
-    pub(crate) fn replace(&mut self, name: &'static str, convert: impl FnOnce(Json<'a>) -> Result<Json<'a>, String>) {
+    pub fn replace(&mut self, name: &'static str, convert: impl FnOnce(Json<'a>) -> Result<Json<'a>, String>) {
         let Some(mut value) = self.take(name) else { return };
         match convert(value.json) {
             Ok(json) => {
@@ -137,13 +137,13 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// Sets a field that is not there.
-    pub(crate) fn set(&mut self, name: &'static str, json: Json<'a>) {
+    pub fn set(&mut self, name: &'static str, json: Json<'a>) {
         self.values.retain(|value| value.name != name);
         self.values.push(Value { name: Cow::Borrowed(name), older: None, json });
     }
 
     /// Sets a field that is not there to what another has.
-    pub(crate) fn copy(&mut self, from: &str, to: &'static str) {
+    pub fn copy(&mut self, from: &str, to: &'static str) {
         if let Some(value) = self.values.iter().find(|value| value.name == from) {
             let json = value.json.clone();
             self.set(to, json);
@@ -151,7 +151,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// Adds a text to the object in the field `metadata`, unless it is there already.
-    pub(crate) fn set_in_metadata(&mut self, name: &'static str, text: String) {
+    pub fn set_in_metadata(&mut self, name: &'static str, text: String) {
         let mut metadata = match self.take("metadata") {
             None => Vec::new(),
             Some(Value { json: Json::Object(entries), .. }) => entries,
@@ -165,13 +165,13 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// Takes a field; null is as good as none.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Value<'a>> {
+    pub fn take(&mut self, name: &str) -> Option<Value<'a>> {
         let place = self.values.iter().position(|value| value.name == name)?;
         Some(self.values.swap_remove(place)).filter(|value| value.json != Json::Null)
     }
 
     /// Says that something is wrong with a field.
-    pub(crate) fn wrong(&mut self, name: &str, message: impl Into<String>) {
+    pub fn wrong(&mut self, name: &str, message: impl Into<String>) {
         let field = format!("{}{name}", self.prefix);
         self.problems.push(field, message);
     }
@@ -184,14 +184,14 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// Says that a field that must be there is not.
-    pub(crate) fn require(&mut self, name: &str) {
+    pub fn require(&mut self, name: &str) {
         if !self.has(name) {
             self.wrong(name, "is required");
         }
     }
 
     /// Refuses a field that is known and not supported yet, unless it asks for nothing.
-    pub(crate) fn unsupported(&mut self, name: &str) {
+    pub fn unsupported(&mut self, name: &str) {
         let Some(value) = self.take(name) else { return };
         let asks_nothing = match &value.json {
             Json::Bool(on) => !on,
@@ -204,7 +204,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         }
     }
 
-    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
+    pub fn text(&mut self, name: &str) -> Option<String> {
         let value = self.take(name)?;
         match value.json {
             Json::Text(text) => Some(text.into_owned()),
@@ -216,12 +216,12 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// A text that is something else's written form.
-    pub(crate) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+    pub fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let text = self.text(name)?;
         text.parse().map_err(|error| self.wrong(name, T::Err::to_string(&error))).ok()
     }
 
-    pub(crate) fn time(&mut self, name: &str) -> Option<Timestamp> {
+    pub fn time(&mut self, name: &str) -> Option<Timestamp> {
         let text = self.text(name)?;
         let time = Timestamp::parse_rfc3339(&text);
         if time.is_none() {
@@ -230,7 +230,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         time
     }
 
-    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
         let value = self.take(name)?;
         if let Json::Bool(flag) = value.json {
             return Some(flag);
@@ -239,7 +239,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         None
     }
 
-    pub(crate) fn number(&mut self, name: &str) -> Option<f64> {
+    pub fn number(&mut self, name: &str) -> Option<f64> {
         let value = self.take(name)?;
         match value.json {
             Json::Number(Number::Whole(whole)) => Some(whole as f64),
@@ -252,7 +252,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// A number, left where it is: what is wrong with it is said by whoever takes it.
-    pub(crate) fn peek(&self, name: &str) -> Option<f64> {
+    pub fn peek(&self, name: &str) -> Option<f64> {
         match self.values.iter().find(|value| value.name == name)?.json {
             Json::Number(Number::Whole(whole)) => Some(whole as f64),
             Json::Number(Number::Float(float)) => Some(float),
@@ -261,7 +261,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// A whole number within bounds, which are those of `T` at most.
-    pub(crate) fn whole<T: TryFrom<i128>>(&mut self, name: &str, bounds: RangeInclusive<i128>) -> Option<T> {
+    pub fn whole<T: TryFrom<i128>>(&mut self, name: &str, bounds: RangeInclusive<i128>) -> Option<T> {
         let value = self.take(name)?;
         let whole = match value.json {
             Json::Number(Number::Whole(whole)) => Some(whole),
@@ -287,12 +287,12 @@ impl<'a, 'p> Fields<'a, 'p> {
 
     /// A whole number, or the one of `least..=most` nearest to it: for a field whose bounds lie within those and are judged
     /// later, together with the others.
-    pub(crate) fn nearest<T: TryFrom<i128> + Into<i128>>(&mut self, name: &str, least: T, most: T) -> Option<T> {
+    pub fn nearest<T: TryFrom<i128> + Into<i128>>(&mut self, name: &str, least: T, most: T) -> Option<T> {
         let whole = self.whole(name, i128::MIN..=i128::MAX)?;
         T::try_from(i128::clamp(whole, least.into(), most.into())).ok()
     }
 
-    pub(crate) fn list(&mut self, name: &str) -> Option<Vec<Json<'a>>> {
+    pub fn list(&mut self, name: &str) -> Option<Vec<Json<'a>>> {
         let value = self.take(name)?;
         match value.json {
             Json::List(items) => Some(items),
@@ -304,7 +304,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// A list of texts; every item that is none is named.
-    pub(crate) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+    pub fn texts(&mut self, name: &str) -> Option<Vec<String>> {
         let items = self.list(name)?;
         let mut texts = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
@@ -317,7 +317,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// An object whose values are all texts; every one that is none is named.
-    pub(crate) fn text_map(&mut self, name: &str) -> Option<BTreeMap<String, String>> {
+    pub fn text_map(&mut self, name: &str) -> Option<BTreeMap<String, String>> {
         let value = self.take(name)?;
         let Json::Object(entries) = value.json else {
             self.mistyped(&value, "an object");
@@ -336,7 +336,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// The fields of an object in a field.
-    pub(crate) fn object(&mut self, name: &str) -> Option<Fields<'a, '_>> {
+    pub fn object(&mut self, name: &str) -> Option<Fields<'a, '_>> {
         let value = self.take(name)?;
         if !matches!(value.json, Json::Object(_)) {
             self.mistyped(&value, "an object");
@@ -347,14 +347,14 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     /// The fields of an item of a list in this object.
-    pub(crate) fn item(&mut self, json: Json<'a>, list: &str, place: usize) -> Fields<'a, '_> {
+    pub fn item(&mut self, json: Json<'a>, list: &str, place: usize) -> Fields<'a, '_> {
         let name = format!("{}{list}[{place}]", self.prefix);
         let prefix = format!("{name}.");
         Fields::at(json, &name, prefix, self.problems)
     }
 
     /// What fields were sent by older names, as pairs of name and older name.
-    pub(crate) fn renamed(&self) -> Vec<(String, &'static str)> {
+    pub fn renamed(&self) -> Vec<(String, &'static str)> {
         self.values.iter().filter_map(|v| Some((v.name.clone().into_owned(), v.older?))).collect()
     }
 }

@@ -9,176 +9,175 @@ use super::{Seconds, Spec, Step, Time};
 
 /// A job: everything in its spec, and where it stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Job {
-    pub(crate) job_id: Uuid,
-    #[cfg_attr(feature = "server", schema(value_type = StatusName))]
-    pub(crate) status: Status,
+pub struct Job {
+    pub job_id: Uuid,
+    #[cfg_attr(feature = "openapi", schema(value_type = StatusName))]
+    pub status: Status,
     /// Whose it is.
-    pub(crate) owner: String,
+    pub owner: String,
     /// Counts its changes.
     #[serde(default)]
-    pub(crate) version: u64,
+    pub version: u64,
     /// Which worker has it, or had it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
-    pub(crate) created_at: Time,
+    pub worker_id: Option<String>,
+    pub created_at: Time,
     /// When its current or last attempt was handed out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) started_at: Option<Time>,
+    pub started_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) completed_at: Option<Time>,
+    pub completed_at: Option<Time>,
     /// The exit code of the last attempt that is over; 128 + the number for a signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) exit_code: Option<i32>,
+    pub exit_code: Option<i32>,
     /// The last 64 KiB of standard output. What is not UTF-8 is replaced; then `stdoutBase64` has the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stdout: Option<String>,
+    pub stdout: Option<String>,
     /// The last 64 KiB of standard error. What is not UTF-8 is replaced; then `stderrBase64` has the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stderr: Option<String>,
+    pub stderr: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stdout_base64: Option<String>,
+    pub stdout_base64: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stderr_base64: Option<String>,
+    pub stderr_base64: Option<String>,
     /// Whether the stored output lost bytes to the cap.
     #[serde(default)]
-    pub(crate) truncated: bool,
+    pub truncated: bool,
     /// How many bytes it lost.
     #[serde(default)]
-    pub(crate) dropped_bytes: u64,
+    pub dropped_bytes: u64,
     /// Why it failed, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
     /// Why it failed, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<ReasonName>))]
-    pub(crate) reason: Option<Reason>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<ReasonName>))]
+    pub reason: Option<Reason>,
     /// How the last attempt that is over went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) result: Option<RunResult>,
+    pub result: Option<RunResult>,
     /// Its attempts, oldest first, the current one included.
     #[serde(default)]
-    pub(crate) attempts: Vec<Attempt>,
+    pub attempts: Vec<Attempt>,
     /// Where the ZIP is of what `outputs` found, of the last attempt that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) artifacts_url: Option<String>,
+    pub artifacts_url: Option<String>,
     /// What to know of the last attempt that is over though it changed nothing, such as an output that was not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
     #[serde(flatten)]
-    pub(crate) spec: Spec,
+    pub spec: Spec,
 }
 
 /// How a job's last attempt that is over went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RunResult {
+pub struct RunResult {
     /// Whether the command did what it was asked to.
-    pub(crate) success: bool,
+    pub success: bool,
     /// Seconds that the command ran, as the worker says; where it did not, that it had the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) duration: Option<Seconds>,
+    pub duration: Option<Seconds>,
     /// How many lines there are in `stdout` and `stderr`; absent in a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lines: Option<usize>,
+    pub lines: Option<usize>,
     /// How each of `commands` went that was begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) steps: Vec<Step>,
+    pub steps: Vec<Step>,
     /// Where the ZIP is of what that attempt left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) artifacts_url: Option<String>,
+    pub artifacts_url: Option<String>,
 }
 
 /// One attempt of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// Counted from 1.
-    pub(crate) number: u32,
-    pub(crate) worker_id: String,
-    pub(crate) started_at: Time,
+    pub number: u32,
+    pub worker_id: String,
+    pub started_at: Time,
     /// Null while it runs.
-    pub(crate) ended_at: Option<Time>,
-    #[cfg_attr(feature = "server", schema(value_type = Option<EndedName>))]
-    pub(crate) outcome: Option<Ended>,
-    pub(crate) exit_code: Option<i32>,
+    pub ended_at: Option<Time>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<EndedName>))]
+    pub outcome: Option<Ended>,
+    pub exit_code: Option<i32>,
 }
 
 /// A page of jobs, newest first: summaries, without output and environment, the command cut at 200 characters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct JobPage {
-    pub(crate) jobs: Vec<Job>,
+pub struct JobPage {
+    pub jobs: Vec<Job>,
     /// What to send as `cursor` for the next page; null on the last.
-    pub(crate) next_cursor: Option<String>,
+    pub next_cursor: Option<String>,
     /// How many jobs match, counted to 10,000.
-    pub(crate) total: usize,
+    pub total: usize,
 }
 
 /// Several jobs, in the order in which they were asked for; null where there is none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct JobList {
-    pub(crate) jobs: Vec<Option<Job>>,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobList {
+    pub jobs: Vec<Option<Job>>,
 }
 
 /// What became of a submission.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Created {
-    pub(crate) job_id: Uuid,
+pub struct Created {
+    pub job_id: Uuid,
     /// Null for a repeat whose job has ended and is gone.
-    #[cfg_attr(feature = "server", schema(value_type = Option<StatusName>))]
-    pub(crate) status: Option<Status>,
-    pub(crate) created_at: Time,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<StatusName>))]
+    pub status: Option<Status>,
+    pub created_at: Time,
 }
 
 /// What became of a batch, in the request's order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct CreatedBatch {
-    pub(crate) jobs: Vec<Created>,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreatedBatch {
+    pub jobs: Vec<Created>,
 }
 
 /// Where a job stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct JobState {
-    pub(crate) job_id: Uuid,
-    #[cfg_attr(feature = "server", schema(value_type = StatusName))]
-    pub(crate) status: Status,
+pub struct JobState {
+    pub job_id: Uuid,
+    #[cfg_attr(feature = "openapi", schema(value_type = StatusName))]
+    pub status: Status,
 }
 
 /// A job has changed: the data of an `update` event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Update {
-    pub(crate) job_id: Uuid,
-    #[cfg_attr(feature = "server", schema(value_type = StatusName))]
-    pub(crate) status: Status,
+pub struct Update {
+    pub job_id: Uuid,
+    #[cfg_attr(feature = "openapi", schema(value_type = StatusName))]
+    pub status: Status,
     /// Counts the job's changes.
-    pub(crate) version: u64,
+    pub version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
+    pub worker_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) exit_code: Option<i32>,
-    pub(crate) at: Time,
+    pub exit_code: Option<i32>,
+    pub at: Time,
 }
 
 /// Where a job stands.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes `Status` in the OpenAPI document")]
-pub(crate) enum StatusName {
+pub enum StatusName {
     /// Waits for its time or a retry delay.
     Scheduled,
     /// Ready to be handed out.
@@ -196,11 +195,10 @@ pub(crate) enum StatusName {
 }
 
 /// Why a job failed.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only describes `Reason` in the OpenAPI document")]
-pub(crate) enum ReasonName {
+pub enum ReasonName {
     ExitCode,
     Timeout,
     OutOfMemory,
@@ -211,11 +209,10 @@ pub(crate) enum ReasonName {
 }
 
 /// How an attempt ended.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only describes `Ended` in the OpenAPI document")]
-pub(crate) enum EndedName {
+pub enum EndedName {
     Completed,
     ExitCode,
     Timeout,
@@ -233,11 +230,11 @@ mod write {
     use cmdexec_core::service::{AttemptView, JobUpdate, JobView, SubmittedJob};
 
     use super::{Attempt, Created, Job, RunResult, Step, Update};
-    use crate::wire::{Seconds, Spec, Time, encode, file_url};
+    use crate::{Seconds, Spec, Time, encode, file_url};
 
     impl Job {
         /// The job with all that is known of it.
-        pub(crate) fn whole(view: &JobView) -> Self {
+        pub fn whole(view: &JobView) -> Self {
             let mut job = Self::summary(view);
             job.spec = Spec::whole(&view.spec);
             let (stdout, stderr) = (String::from_utf8_lossy(&view.stdout), String::from_utf8_lossy(&view.stderr));
@@ -250,7 +247,7 @@ mod write {
         }
 
         /// The job as it stands in a list.
-        pub(crate) fn summary(view: &JobView) -> Self {
+        pub fn summary(view: &JobView) -> Self {
             let over = view.status.is_finished() || view.details != Details::default();
             Self {
                 job_id: view.id.as_uuid(),
@@ -325,11 +322,11 @@ mod read {
     use cmdexec_core::service::{AttemptView, JobView};
 
     use super::{Attempt, Job};
-    use crate::wire::{Seconds, decode, file_of};
+    use crate::{Seconds, decode, file_of};
 
     impl Job {
         /// The job as the service that was asked gave it; `None` if the answer makes no sense.
-        pub(crate) fn into_view(self) -> Option<JobView> {
+        pub fn into_view(self) -> Option<JobView> {
             let bytes = |text: Option<String>, base64: Option<String>| match base64 {
                 Some(base64) => decode(&base64),
                 None => Some(text.unwrap_or_default().into()),

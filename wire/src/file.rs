@@ -8,52 +8,52 @@ use super::Time;
 
 /// A file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Stored {
-    pub(crate) file_id: String,
+pub struct Stored {
+    pub file_id: String,
     /// What its owner called it.
     #[serde(default)]
-    pub(crate) filename: Option<String>,
+    pub filename: Option<String>,
     /// How many bytes it has.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Their SHA-256.
-    pub(crate) sha256: String,
+    pub sha256: String,
     /// Where its bytes are, relative to this server.
-    pub(crate) file_url: String,
-    pub(crate) created_at: Time,
+    pub file_url: String,
+    pub created_at: Time,
     /// Until when new jobs can bring it. Null for what a job left: that is there as long as the job is.
     #[serde(default)]
-    pub(crate) expires_at: Option<Time>,
+    pub expires_at: Option<Time>,
 }
 
 /// A page of files, by their ids.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct StoredPage {
-    pub(crate) files: Vec<Stored>,
+pub struct StoredPage {
+    pub files: Vec<Stored>,
     /// What to send as `cursor` for the next page; null on the last.
-    pub(crate) next_cursor: Option<String>,
+    pub next_cursor: Option<String>,
 }
 
 /// What an attempt left, kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Artifacts {
+pub struct Artifacts {
     /// What to say of it as `artifacts` in the report.
-    pub(crate) file_id: String,
+    pub file_id: String,
     /// Where its bytes are, for the job's owner.
-    pub(crate) file_url: String,
+    pub file_url: String,
 }
 
 /// What a file is called, percent-encoded, beside its bytes.
-pub(crate) const FILE_NAME: HeaderName = HeaderName::from_static("x-file-name");
+pub const FILE_NAME: HeaderName = HeaderName::from_static("x-file-name");
 /// When it was uploaded.
-pub(crate) const FILE_CREATED: HeaderName = HeaderName::from_static("x-file-created-at");
+pub const FILE_CREATED: HeaderName = HeaderName::from_static("x-file-created-at");
 /// Until when new jobs can bring it.
-pub(crate) const FILE_EXPIRES: HeaderName = HeaderName::from_static("x-file-expires-at");
+pub const FILE_EXPIRES: HeaderName = HeaderName::from_static("x-file-expires-at");
 
 /// What needs no quoting in a header (RFC 8187).
 #[cfg(feature = "server")]
@@ -73,23 +73,23 @@ const PLAIN: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
 
 /// A name for a header.
 #[cfg(feature = "server")]
-pub(crate) fn encoded_name(name: &str) -> String {
+pub fn encoded_name(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, PLAIN).to_string()
 }
 
 /// A name out of a header.
-pub(crate) fn decoded_name(text: &str) -> String {
+pub fn decoded_name(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Where a file's bytes are. Relative: only its reader knows by which name it reaches the server.
-pub(crate) fn file_url(id: FileId) -> String {
+pub fn file_url(id: FileId) -> String {
     format!("/uploads/{id}.zip")
 }
 
 /// The file that a URL stands for, if it is one that a server gives out: a path, or with the server before it. Which server does
 /// not matter, since the digest says which bytes are meant.
-pub(crate) fn file_of(url: &str) -> Option<FileId> {
+pub fn file_of(url: &str) -> Option<FileId> {
     let path = match url.split_once("://") {
         Some(("http" | "https", rest)) => rest.find('/').and_then(|at| rest.get(at..))?,
         Some(_) => return None,
@@ -126,7 +126,7 @@ impl From<&StoredFile> for Stored {
 #[cfg(feature = "client")]
 impl Stored {
     /// The file as the service gave it; `None` if the answer makes no sense.
-    pub(crate) fn into_stored(self) -> Option<StoredFile> {
+    pub fn into_stored(self) -> Option<StoredFile> {
         Some(StoredFile {
             id: self.file_id.parse().ok()?,
             name: self.filename,

@@ -6,27 +6,24 @@
 
 use std::borrow::Cow;
 
-use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use cmdexec_core::files::FileId;
 use cmdexec_core::job::{Command, JobSpec};
-use http::HeaderValue;
-use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
+use crate as wire;
 use crate::read::{Fields, Json, Malformed, Number};
-use crate::wire;
 
 /// An answer with `success: true`, as every JSON success body has.
 #[derive(Debug, Serialize)]
-pub(crate) struct Success<T> {
+pub struct Success<T> {
     success: bool,
     #[serde(flatten)]
     body: T,
 }
 
 impl<T> Success<T> {
-    pub(crate) fn of(body: T) -> Self {
+    pub fn of(body: T) -> Self {
         Self { success: true, body }
     }
 }
@@ -34,7 +31,7 @@ impl<T> Success<T> {
 /// A job with the names under which older clients look for its worker, error and files.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Job {
+pub struct Job {
     assigned_agent_id: Option<String>,
     error_message: Option<String>,
     result_file_url: Option<String>,
@@ -56,21 +53,21 @@ impl From<wire::Job> for Job {
 /// A page of jobs.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct JobPage {
-    pub(crate) jobs: Vec<Job>,
-    pub(crate) next_cursor: Option<String>,
-    pub(crate) total: usize,
+pub struct JobPage {
+    pub jobs: Vec<Job>,
+    pub next_cursor: Option<String>,
+    pub total: usize,
 }
 
 /// Several jobs.
 #[derive(Debug, Serialize)]
-pub(crate) struct JobList {
-    pub(crate) jobs: Vec<Option<Job>>,
+pub struct JobList {
+    pub jobs: Vec<Option<Job>>,
 }
 
 /// An upload as older clients look for it: under `file` too.
 #[derive(Debug, Serialize)]
-pub(crate) struct Uploaded {
+pub struct Uploaded {
     #[serde(flatten)]
     stored: wire::Stored,
     file: wire::Stored,
@@ -85,23 +82,23 @@ impl From<wire::Stored> for Uploaded {
 /// The answer to a heartbeat, with when the next is expected.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct BeatAck {
+pub struct BeatAck {
     #[serde(flatten)]
-    pub(crate) ack: wire::BeatAck,
-    pub(crate) timestamp: wire::Time,
-    pub(crate) next_check_in: u64,
+    pub ack: wire::BeatAck,
+    pub timestamp: wire::Time,
+    pub next_check_in: u64,
 }
 
 /// The answer to whether a job is cancelled.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Cancelled {
+pub struct Cancelled {
     cancelled: bool,
     cancel_requested: bool,
 }
 
 impl Cancelled {
-    pub(crate) fn is(cancelled: bool) -> Self {
+    pub fn is(cancelled: bool) -> Self {
         Self { cancelled, cancel_requested: cancelled }
     }
 }
@@ -109,7 +106,7 @@ impl Cancelled {
 /// The answer to `get-job` without `max`: one lease at the top and again under `job`, or none.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(crate) enum GetJob {
+pub enum GetJob {
     None {
         #[serde(rename = "jobId")]
         job_id: (),
@@ -123,7 +120,7 @@ pub(crate) enum GetJob {
 }
 
 impl GetJob {
-    pub(crate) fn of(lease: Option<wire::Lease>) -> Self {
+    pub fn of(lease: Option<wire::Lease>) -> Self {
         match lease.map(Lease::from) {
             None => Self::None { job_id: (), job: () },
             Some(lease) => Self::One { job: Box::new(lease.clone()), lease: Box::new(lease) },
@@ -134,7 +131,7 @@ impl GetJob {
 /// A lease with the name under which older workers look for its bound.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Lease {
+pub struct Lease {
     #[serde(flatten)]
     lease: wire::Lease,
     timeout_ms: Option<u128>,
@@ -147,22 +144,17 @@ impl From<wire::Lease> for Lease {
 }
 
 /// A ZIP without entries: what an older worker downloads and unpacks for a job that brings no files.
-const EMPTY_ZIP: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+pub const EMPTY_ZIP: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Its digest.
-pub(crate) const EMPTY: FileId = FileId::from_sha256([
+pub const EMPTY: FileId = FileId::from_sha256([
     0x87, 0x39, 0xc7, 0x6e, 0x68, 0x1f, 0x90, 0x09, 0x23, 0xb9, 0x00, 0xc9, 0xdf, 0x0e, 0xf7, 0x5c, 0xf4, 0x21, 0xd3,
     0x9c, 0xab, 0xb5, 0x46, 0x50, 0xc4, 0xb9, 0xad, 0x19, 0xb6, 0xa7, 0x6d, 0x85,
 ]);
 
-/// The answer that has it.
-pub(crate) fn empty_zip() -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/zip"))], EMPTY_ZIP).into_response()
-}
-
 /// A job as an older worker can run it: one `command` line that stops at the first failure, begun where it is to begin, and
 /// always a ZIP, with a name.
-pub(crate) fn plain(lease: &mut wire::Lease, spec: &JobSpec) {
+pub fn plain(lease: &mut wire::Lease, spec: &JobSpec) {
     if let Some(line) = one_line(&spec.command) {
         lease.spec.command = Some(line);
     }
@@ -204,7 +196,7 @@ fn quoted(word: &str) -> Cow<'_, str> {
 }
 
 /// A spec's older names.
-pub(crate) fn spec(fields: &mut Fields<'_, '_>) {
+pub fn spec(fields: &mut Fields<'_, '_>) {
     fields.rename("timeoutMs", "timeout", |ms| scaled(ms, 1e-3));
     fields.rename("requiredCpu", "cpus", Ok);
     fields.rename("requiredRamMb", "memoryMb", Ok);
@@ -231,7 +223,7 @@ fn named_priority(fields: &mut Fields<'_, '_>) {
 }
 
 /// A registration's older names.
-pub(crate) fn registration(fields: &mut Fields<'_, '_>) {
+pub fn registration(fields: &mut Fields<'_, '_>) {
     // Only older workers send these, and some of them have no name but their id.
     let is_older = ["os", "ramTotalMb", "ramFreeMb"].iter().any(|name| fields.has(name));
     if is_older && !fields.has("hostname") {
@@ -256,7 +248,7 @@ pub(crate) fn registration(fields: &mut Fields<'_, '_>) {
 }
 
 /// A heartbeat's older names.
-pub(crate) fn heartbeat(fields: &mut Fields<'_, '_>) {
+pub fn heartbeat(fields: &mut Fields<'_, '_>) {
     let ram_total = not_negative(fields, "ramTotalMb");
     ram_usage(fields, ram_total);
     for name in ["dockerContainers", "dockerCpuUsage", "dockerMemoryMb"] {
@@ -292,18 +284,18 @@ fn worker_status(fields: &mut Fields<'_, '_>) {
 }
 
 /// Output without `chunks`: `data` or `output`, `stream` or `type`.
-pub(crate) fn output(fields: &mut Fields<'_, '_>) {
+pub fn output(fields: &mut Fields<'_, '_>) {
     fields.rename("type", "stream", Ok);
     fields.rename("output", "data", Ok);
 }
 
 /// A report's older names.
-pub(crate) fn report(fields: &mut Fields<'_, '_>) {
+pub fn report(fields: &mut Fields<'_, '_>) {
     fields.rename("errorMessage", "error", Ok);
 }
 
 /// The ZIP of an attempt's outputs inside its report. It is called after its job, whatever its worker calls it.
-pub(crate) fn result_zip(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
+pub fn result_zip(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
     let _ = fields.text("resultZipName");
     let text = fields.text("resultZipBase64").filter(|text| !text.is_empty())?;
     let zip = wire::decode(&text);
@@ -315,7 +307,7 @@ pub(crate) fn result_zip(fields: &mut Fields<'_, '_>) -> Option<Bytes> {
 
 /// Reads a body, if need be with its halves of characters (a `\\ud83d` alone) mended: JavaScript makes them when it cuts a text,
 /// and Python of bytes that are no text. They are no JSON to anybody stricter, and a worker that is refused for one says nothing else.
-pub(crate) fn mending<T>(body: &[u8], read: impl Fn(&[u8]) -> Result<T, Malformed>) -> Result<T, Malformed> {
+pub fn mending<T>(body: &[u8], read: impl Fn(&[u8]) -> Result<T, Malformed>) -> Result<T, Malformed> {
     read(body).or_else(|malformed| mended(body).map_or(Err(malformed), |mended| read(&mended)))
 }
 

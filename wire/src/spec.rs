@@ -13,110 +13,109 @@ use super::{Cpus, Seconds, Time};
 /// What to run, with what, under which limits, and what to do if it goes wrong. Exactly one of `command`, `args` and
 /// `commands`; everything else has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Spec {
+pub struct Spec {
     /// A line or script for the shell.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(example = "echo hello"))]
-    pub(crate) command: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(example = "echo hello"))]
+    pub command: Option<String>,
     /// A program and its arguments, run without a shell.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) args: Option<Vec<String>>,
+    pub args: Option<Vec<String>>,
     /// Several shell lines, run in order, stopping at the first that fails.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) commands: Option<Vec<String>>,
+    pub commands: Option<Vec<String>>,
     /// A name for people; need not be unique.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// The container image to run in; without one, an isolated process.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) container_image: Option<String>,
+    pub container_image: Option<String>,
     /// The ZIP to unpack into the working directory: an upload's id.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) file_id: Option<String>,
+    pub file_id: Option<String>,
     /// The same by its URL, as this server gave it out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) file_url: Option<String>,
+    pub file_url: Option<String>,
     /// What the ZIP is called where a worker keeps it as a file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) filename: Option<String>,
+    pub filename: Option<String>,
     /// The directory inside the ZIP to start in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) working_directory: Option<String>,
+    pub working_directory: Option<String>,
     /// Which files to keep after the run, as globs relative to the working directory: they become the job's artifacts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) outputs: Option<Vec<String>>,
+    pub outputs: Option<Vec<String>>,
     /// The job's environment.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) env: Option<BTreeMap<String, String>>,
+    pub env: Option<BTreeMap<String, String>>,
     /// Seconds that the command may run, counted from its start: 300 by default, at most 86,400.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) timeout: Option<Seconds>,
+    pub timeout: Option<Seconds>,
     /// Processors that the job reserves and is held to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cpus: Option<Cpus>,
+    pub cpus: Option<Cpus>,
     /// Memory in MiB that the job reserves and is held to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(minimum = 1))]
-    pub(crate) memory_mb: Option<u64>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub memory_mb: Option<u64>,
     /// How many processes and threads the job may have at once.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(minimum = 1))]
-    pub(crate) pids: Option<u32>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub pids: Option<u32>,
     /// The network that the job gets: `none` by default in a container, the worker's in a process.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<NetworkName>))]
-    pub(crate) network: Option<Network>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<NetworkName>))]
+    pub network: Option<Network>,
     /// Labels that the worker must have, every one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) labels: Option<BTreeSet<String>>,
+    pub labels: Option<BTreeSet<String>>,
     /// Higher runs first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(minimum = -100, maximum = 100))]
-    pub(crate) priority: Option<i8>,
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
+    pub priority: Option<i8>,
     /// How many attempts may be spent on lost workers and infrastructure errors: 3 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(minimum = 1, maximum = 100))]
-    pub(crate) max_attempts: Option<u32>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    pub max_attempts: Option<u32>,
     /// How many further tries follow a non-zero exit or a timeout: none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(maximum = 100))]
-    pub(crate) retries: Option<u32>,
+    #[cfg_attr(feature = "openapi", schema(maximum = 100))]
+    pub retries: Option<u32>,
     /// The wait before a further attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) backoff: Option<Backoff>,
+    pub backoff: Option<Backoff>,
     /// True: a worker that loses touch stops the job before its lease is over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) exclusive: Option<bool>,
+    pub exclusive: Option<bool>,
     /// Not to be started before this.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) run_at: Option<Time>,
+    pub run_at: Option<Time>,
     /// What makes a repetition of the submission known within 24 h: 1 to 256 bytes of visible ASCII. In a batch it stands
     /// beside `jobs`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) idempotency_key: Option<String>,
+    pub idempotency_key: Option<String>,
 }
 
 /// The wait before a further attempt: `initial × factor^n`, at most `max`, less up to half of it at random.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Backoff {
+pub struct Backoff {
     /// The first wait in milliseconds: 1,000 by default.
-    pub(crate) initial_ms: u64,
+    pub initial_ms: u64,
     /// What each wait is multiplied by for the next: 2 by default.
-    pub(crate) factor: f64,
+    pub factor: f64,
     /// The longest wait in milliseconds: 60,000 by default.
-    pub(crate) max_ms: u64,
+    pub max_ms: u64,
 }
 
 /// The network that a job gets.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes `Network` in the OpenAPI document")]
-pub(crate) enum NetworkName {
+pub enum NetworkName {
     /// None at all, not even the worker's loopback.
     None,
     /// Outgoing connections.
@@ -126,7 +125,7 @@ pub(crate) enum NetworkName {
 impl Spec {
     /// Everything, the defaults included: as a job shows it.
     #[cfg(feature = "server")]
-    pub(crate) fn whole(spec: &JobSpec) -> Self {
+    pub fn whole(spec: &JobSpec) -> Self {
         let mut whole = Self::sparse(spec);
         whole.file_url = spec.input.map(file_url);
         whole.env = Some(spec.env.clone());
@@ -141,7 +140,7 @@ impl Spec {
     }
 
     /// Only what differs from the defaults: as a client sends it.
-    pub(crate) fn sparse(spec: &JobSpec) -> Self {
+    pub fn sparse(spec: &JobSpec) -> Self {
         let default = JobSpec::shell("");
         let differs = |differs: bool| differs.then_some(());
         let (mut command, mut args, mut commands) = (None, None, None);
@@ -181,7 +180,7 @@ impl Spec {
 
     /// The spec that this stands for; `None` if it says of several what to run, or of none, or names a file that can't be.
     #[cfg(feature = "client")]
-    pub(crate) fn into_spec(self) -> Option<JobSpec> {
+    pub fn into_spec(self) -> Option<JobSpec> {
         let mut spec = match (self.command, self.args, self.commands) {
             (Some(line), None, None) => JobSpec::shell(line),
             (None, Some(argv), None) => JobSpec::argv(argv),

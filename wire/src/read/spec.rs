@@ -9,28 +9,28 @@ use cmdexec_core::job::{Backoff, JobSpec, Network, Resources};
 
 use super::{Fields, Json, Malformed, Problems};
 use crate::older;
-use crate::wire::{self, Cpus, Seconds};
+use crate::{self as wire, Cpus, Seconds};
 
 /// How many jobs a batch may have.
 const MAX_BATCH: usize = 10_000;
 
 /// What was submitted.
 #[derive(Debug)]
-pub(crate) struct Submit {
-    pub(crate) specs: Vec<JobSpec>,
-    pub(crate) key: Option<String>,
+pub struct Submit {
+    pub specs: Vec<JobSpec>,
+    pub key: Option<String>,
 }
 
 /// What is to be executed, and whether to wait for it.
 #[derive(Debug)]
-pub(crate) struct Execution {
-    pub(crate) submit: Submit,
-    pub(crate) direct: bool,
-    pub(crate) wait: Option<Duration>,
+pub struct Execution {
+    pub submit: Submit,
+    pub direct: bool,
+    pub wait: Option<Duration>,
 }
 
 /// One job.
-pub(crate) fn single(body: &[u8], header_key: Option<String>) -> Result<Result<Submit, Error>, Malformed> {
+pub fn single(body: &[u8], header_key: Option<String>) -> Result<Result<Submit, Error>, Malformed> {
     let json = Json::parse(body)?;
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);
@@ -40,7 +40,7 @@ pub(crate) fn single(body: &[u8], header_key: Option<String>) -> Result<Result<S
 }
 
 /// One job, with `mode` and `waitMs`.
-pub(crate) fn execution(body: &[u8], header_key: Option<String>) -> Result<Result<Execution, Error>, Malformed> {
+pub fn execution(body: &[u8], header_key: Option<String>) -> Result<Result<Execution, Error>, Malformed> {
     let json = Json::parse(body)?;
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);
@@ -49,7 +49,7 @@ pub(crate) fn execution(body: &[u8], header_key: Option<String>) -> Result<Resul
 }
 
 /// The same as the fields of a form, with the file that came with them.
-pub(crate) fn execution_form(
+pub fn execution_form(
     texts: &[(String, String)],
     file: Option<FileId>,
     header_key: Option<String>,
@@ -117,7 +117,7 @@ fn execution_of(fields: &mut Fields<'_, '_>, header_key: Option<String>) -> Exec
 }
 
 /// Many jobs, all or none. Each is read and forgotten as a tree before the next, so that a batch costs its specs and no more.
-pub(crate) fn batch(body: &[u8], header_key: Option<String>) -> Result<Result<Submit, Error>, Malformed> {
+pub fn batch(body: &[u8], header_key: Option<String>) -> Result<Result<Submit, Error>, Malformed> {
     let mut problems = Problems::default();
     let mut specs = Vec::new();
     let rest = Json::parse_items(body, "jobs", &mut |i, item| {

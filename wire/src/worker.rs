@@ -15,67 +15,66 @@ use super::Time;
 
 /// What a worker says of itself when it comes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Register {
+pub struct Register {
     /// Its id. One is made if neither this nor the token names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
+    pub worker_id: Option<String>,
     /// The machine's name.
-    pub(crate) hostname: String,
+    pub hostname: String,
     /// How many processors it offers. `cpuCores` says the same.
-    #[cfg_attr(feature = "server", schema(minimum = 1))]
-    pub(crate) cpu_count: u32,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub cpu_count: u32,
     /// How much memory it offers in MiB. `totalMemory` says the same in bytes.
-    #[cfg_attr(feature = "server", schema(minimum = 1))]
-    pub(crate) total_memory_mb: u64,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub total_memory_mb: u64,
     /// What it can run jobs in: `"process"`, `"docker"`, or one with the limits that it enforces. Absent: both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) executors: Option<Vec<Executor>>,
+    pub executors: Option<Vec<Executor>>,
     /// How many jobs it takes at once. Absent: asking is capacity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(minimum = 1))]
-    pub(crate) slots: Option<u32>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub slots: Option<u32>,
     /// Its labels; `metadata.tags` says the same.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(crate) labels: BTreeSet<String>,
+    pub labels: BTreeSet<String>,
     /// The version of its program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
     /// What else it says of itself.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    #[cfg_attr(feature = "server", schema(value_type = Object))]
-    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
     /// What it is doing: shown, and heeded, until its first heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<WorkerStatusName>))]
-    pub(crate) status: Option<WorkerStatus>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<WorkerStatusName>))]
+    pub status: Option<WorkerStatus>,
     /// How busy its processors are, 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) cpu_usage: Option<f64>,
+    pub cpu_usage: Option<f64>,
     /// How full its memory is, 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ram_usage: Option<f64>,
+    pub ram_usage: Option<f64>,
 }
 
 /// What jobs run in, and which limits are truly enforced there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct Executor {
-    #[cfg_attr(feature = "server", schema(value_type = KindName))]
-    pub(crate) kind: Kind,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Executor {
+    #[cfg_attr(feature = "openapi", schema(value_type = KindName))]
+    pub kind: Kind,
     /// `memory`, `memoryPerProcess`, `cpu`, `pids`, `noNetwork`, `user`; unknown names are ignored.
     #[serde(default)]
-    #[cfg_attr(feature = "server", schema(value_type = Vec<String>))]
-    pub(crate) limits: Vec<serde_json::Value>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub limits: Vec<serde_json::Value>,
 }
 
 /// What jobs run in.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes `Kind` in the OpenAPI document")]
-pub(crate) enum KindName {
+pub enum KindName {
     /// A process on the worker's machine.
     Process,
     /// A container.
@@ -83,11 +82,10 @@ pub(crate) enum KindName {
 }
 
 /// What a worker is doing.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes `WorkerStatus` in the OpenAPI document")]
-pub(crate) enum WorkerStatusName {
+pub enum WorkerStatusName {
     Idle,
     Busy,
     Draining,
@@ -97,106 +95,106 @@ pub(crate) enum WorkerStatusName {
 
 /// What a worker is told when it comes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Registered {
-    pub(crate) ok: bool,
-    pub(crate) worker_id: String,
+pub struct Registered {
+    pub ok: bool,
+    pub worker_id: String,
     /// How often to beat.
-    pub(crate) heartbeat_interval_ms: u64,
+    pub heartbeat_interval_ms: u64,
     /// How often to ask for jobs, for a worker that does not wait when it asks.
-    pub(crate) poll_interval_ms: u64,
+    pub poll_interval_ms: u64,
     /// How long a lease lasts from the last acknowledged heartbeat.
-    pub(crate) lease_ms: u64,
+    pub lease_ms: u64,
     /// Where jobs are pushed, if they are.
-    pub(crate) ws_url: Option<String>,
+    pub ws_url: Option<String>,
 }
 
 /// A sign of life.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Beat {
+pub struct Beat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
-    #[cfg_attr(feature = "server", schema(value_type = WorkerStatusName))]
-    pub(crate) status: WorkerStatus,
+    pub worker_id: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = WorkerStatusName))]
+    pub status: WorkerStatus,
     /// How busy its processors are, 0 to 100.
-    pub(crate) cpu_usage: f64,
+    pub cpu_usage: f64,
     /// How full its memory is, 0 to 100.
-    pub(crate) ram_usage: f64,
+    pub ram_usage: f64,
     /// How many jobs it completed so far. Not needed: the server counts them itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) jobs_completed: Option<u64>,
+    pub jobs_completed: Option<u64>,
     /// Every attempt that it holds, until its report is acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) running: Option<Vec<Held>>,
+    pub running: Option<Vec<Held>>,
 }
 
 /// An attempt that a worker holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Held {
-    pub(crate) job_id: Uuid,
-    pub(crate) lease_token: String,
+pub struct Held {
+    pub job_id: Uuid,
+    pub lease_token: String,
 }
 
 /// The answer to a sign of life.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct BeatAck {
-    pub(crate) ok: bool,
-    pub(crate) server_time: Time,
+pub struct BeatAck {
+    pub ok: bool,
+    pub server_time: Time,
     /// Jobs that are cancelled: stop them and report.
-    pub(crate) cancel: Vec<Uuid>,
+    pub cancel: Vec<Uuid>,
     /// Jobs that are no longer the worker's: stop them and forget them.
-    pub(crate) lost: Vec<Uuid>,
+    pub lost: Vec<Uuid>,
 }
 
 /// A worker as users see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Worker {
-    pub(crate) worker_id: String,
-    pub(crate) hostname: String,
-    #[cfg_attr(feature = "server", schema(value_type = WorkerStatusName))]
-    pub(crate) status: WorkerStatus,
-    pub(crate) cpu_count: u32,
-    pub(crate) total_memory_mb: u64,
-    pub(crate) cpu_usage: f64,
-    pub(crate) ram_usage: f64,
-    pub(crate) labels: Vec<String>,
+pub struct Worker {
+    pub worker_id: String,
+    pub hostname: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = WorkerStatusName))]
+    pub status: WorkerStatus,
+    pub cpu_count: u32,
+    pub total_memory_mb: u64,
+    pub cpu_usage: f64,
+    pub ram_usage: f64,
+    pub labels: Vec<String>,
     /// What it can run jobs in.
-    #[cfg_attr(feature = "server", schema(value_type = Vec<KindName>))]
-    pub(crate) executors: Vec<Kind>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<KindName>))]
+    pub executors: Vec<Kind>,
     /// Which limits it enforces in each.
     #[serde(default)]
-    pub(crate) capabilities: Vec<Executor>,
+    pub capabilities: Vec<Executor>,
     /// How many jobs it takes at once; null if it did not say.
-    pub(crate) slots: Option<u32>,
+    pub slots: Option<u32>,
     /// Which of the caller's jobs it has; an admin sees everybody's.
-    pub(crate) running: Vec<Uuid>,
+    pub running: Vec<Uuid>,
     /// The first of `running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) current_job_id: Option<Uuid>,
-    pub(crate) jobs_completed: u64,
-    pub(crate) jobs_failed: u64,
-    pub(crate) last_heartbeat: Time,
-    pub(crate) registered_at: Time,
-    pub(crate) version: Option<String>,
+    pub current_job_id: Option<Uuid>,
+    pub jobs_completed: u64,
+    pub jobs_failed: u64,
+    pub last_heartbeat: Time,
+    pub registered_at: Time,
+    pub version: Option<String>,
     #[serde(default)]
-    #[cfg_attr(feature = "server", schema(value_type = Object))]
-    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The workers, by id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct WorkerList {
-    pub(crate) workers: Vec<Worker>,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkerList {
+    pub workers: Vec<Worker>,
 }
 
 #[cfg(feature = "server")]
@@ -211,7 +209,7 @@ impl Executor {
     }
 
     /// The same without the limits that are not known here: a newer end may name more.
-    pub(crate) fn into_capabilities(self) -> Capabilities {
+    pub fn into_capabilities(self) -> Capabilities {
         let limits = self.limits.into_iter().filter_map(|limit| serde_json::from_value(limit).ok()).collect();
         Capabilities { kind: self.kind, limits }
     }
@@ -313,7 +311,7 @@ mod read {
 
     impl Registered {
         /// The answer as the service gave it; `None` if it makes no sense.
-        pub(crate) fn into_registered(self) -> Option<service::Registered> {
+        pub fn into_registered(self) -> Option<service::Registered> {
             Some(service::Registered {
                 worker: self.worker_id.parse().ok()?,
                 heartbeat_interval: Duration::from_millis(self.heartbeat_interval_ms),
@@ -332,7 +330,7 @@ mod read {
 
     impl Worker {
         /// The worker as the service gave it; `None` if the answer makes no sense.
-        pub(crate) fn into_view(self) -> Option<WorkerView> {
+        pub fn into_view(self) -> Option<WorkerView> {
             Some(WorkerView {
                 id: self.worker_id.parse().ok()?,
                 hostname: self.hostname,

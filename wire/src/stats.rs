@@ -15,58 +15,58 @@ use super::Cpus;
 
 /// How much there is of everything.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Stats {
+pub struct Stats {
     /// Jobs by status, every status named: all, or the caller's own, each counted to 10,000.
-    pub(crate) jobs: BTreeMap<String, u64>,
+    pub jobs: BTreeMap<String, u64>,
     /// How many jobs are queued in all.
-    pub(crate) queue_depth: u64,
+    pub queue_depth: u64,
     /// The queues, by class: jobs that demand the same of a worker. Empty for who is no admin.
-    pub(crate) queues: Vec<Queue>,
+    pub queues: Vec<Queue>,
     /// Workers by status, every status named.
-    pub(crate) workers: BTreeMap<String, u64>,
-    pub(crate) throughput: Throughput,
+    pub workers: BTreeMap<String, u64>,
+    pub throughput: Throughput,
 }
 
 /// One class's queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Queue {
-    pub(crate) class: Demand,
-    pub(crate) queued: u64,
+pub struct Queue {
+    pub class: Demand,
+    pub queued: u64,
     /// How long ago the job that is served next was submitted.
-    pub(crate) oldest_wait_ms: u64,
+    pub oldest_wait_ms: u64,
 }
 
 /// What jobs of a class demand of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Demand {
-    #[cfg_attr(feature = "server", schema(value_type = super::worker::KindName))]
-    pub(crate) executor: Kind,
+pub struct Demand {
+    #[cfg_attr(feature = "openapi", schema(value_type = super::worker::KindName))]
+    pub executor: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) cpus: Option<Cpus>,
+    pub cpus: Option<Cpus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) memory_mb: Option<u64>,
+    pub memory_mb: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<super::spec::NetworkName>))]
-    pub(crate) network: Option<Network>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<super::spec::NetworkName>))]
+    pub network: Option<Network>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub(crate) labels: BTreeSet<String>,
+    pub labels: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) outputs: bool,
+    pub outputs: bool,
 }
 
 /// How many jobs end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Throughput {
+pub struct Throughput {
     /// Jobs (the caller's own, or all) that ended at this server within the last minute.
-    pub(crate) last_minute: u64,
+    pub last_minute: u64,
 }
 
 #[cfg(feature = "server")]
@@ -119,7 +119,7 @@ mod read {
 
     impl Stats {
         /// The numbers as the service gave them; `None` if the answer makes no sense.
-        pub(crate) fn into_stats(self) -> Option<service::Stats> {
+        pub fn into_stats(self) -> Option<service::Stats> {
             let queues = self.queues.into_iter().map(|queue| {
                 let class = queue.class.into_class()?;
                 Some(ClassStats { class, queued: queue.queued, head_wait: Duration::from_millis(queue.oldest_wait_ms) })

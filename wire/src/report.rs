@@ -14,58 +14,58 @@ use super::{BatchAck, Chunk, Seconds};
 
 /// The end of an attempt: by its `exitCode`, or precisely by its `outcome`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Report {
-    pub(crate) job_id: Uuid,
+pub struct Report {
+    pub job_id: Uuid,
     /// Who sends this; needed where the token speaks for any worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
+    pub worker_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lease_token: Option<String>,
+    pub lease_token: Option<String>,
     /// The command's exit code. Needed where there is no `outcome`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) exit_code: Option<i32>,
+    pub exit_code: Option<i32>,
     /// How it ended, where an exit code does not say it all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) outcome: Option<Outcome>,
+    pub outcome: Option<Outcome>,
     /// Milliseconds that the command ran. `duration` says the same in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) duration_ms: Option<u64>,
+    pub duration_ms: Option<u64>,
     /// How each of `commands` ended that was begun, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) steps: Vec<Step>,
+    pub steps: Vec<Step>,
     /// The `fileId` of the artifacts that were uploaded for this attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) artifacts: Option<String>,
+    pub artifacts: Option<String>,
     /// What the job's owner should know though it changes nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
     /// The attempt's last pieces of output, numbered on from those that were sent before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) chunks: Vec<Chunk>,
+    pub chunks: Vec<Chunk>,
     /// The attempt's whole standard output: it and `stderr` replace what was sent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stdout: Option<String>,
+    pub stdout: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stdout_base64: Option<String>,
+    pub stdout_base64: Option<String>,
     /// The attempt's whole standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stderr: Option<String>,
+    pub stderr: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) stderr_base64: Option<String>,
+    pub stderr_base64: Option<String>,
 }
 
 /// How one of a job's `commands` ended.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Step {
+pub struct Step {
     /// Its exit code; 128 + the number for a signal. Null if it was under way when the job was ended.
     #[serde(default)]
-    pub(crate) exit_code: Option<i32>,
+    pub exit_code: Option<i32>,
     /// Seconds that it ran.
-    pub(crate) duration: Seconds,
+    pub duration: Seconds,
 }
 
 impl From<&cmdexec_core::job::Step> for Step {
@@ -85,27 +85,27 @@ impl From<Step> for cmdexec_core::job::Step {
 #[cfg(feature = "server")]
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Reports {
+pub struct Reports {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
-    pub(crate) results: Vec<Report>,
+    pub worker_id: Option<String>,
+    pub results: Vec<Report>,
 }
 
 /// The answer to reports.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct ReportAck {
-    pub(crate) ok: bool,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReportAck {
+    pub ok: bool,
     /// What became of each of `results`, in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) results: Option<Vec<BatchAck>>,
+    pub results: Option<Vec<BatchAck>>,
 }
 
 /// How an attempt ended, from the executor's own evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "how")]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The command exited by itself.
     Exited {
         /// Its exit code.
@@ -157,7 +157,7 @@ impl Outcome {
 #[cfg(feature = "client")]
 impl Report {
     /// How to report this; `None` for what only a server may say.
-    pub(crate) fn of(attempt: &FinishedAttempt) -> Option<Self> {
+    pub fn of(attempt: &FinishedAttempt) -> Option<Self> {
         let outcome = Outcome::of(&attempt.outcome)?;
         let mut report = Self {
             job_id: attempt.job.as_uuid(),

@@ -6,8 +6,8 @@ use cmdexec_core::service::{Heartbeat, Registration, Usage, WorkerStatus};
 use cmdexec_core::store::Listed;
 
 use super::{Fields, Json, Malformed, Problems};
+use crate as wire;
 use crate::older;
-use crate::wire;
 use cmdexec_core::Error;
 
 /// More labels, tags or executors than this are a mistake or an attack.
@@ -17,7 +17,7 @@ const MAX_ITEMS: usize = 64;
 const MAX_HELD: usize = 10_000;
 
 /// A registration.
-pub(crate) fn registration(body: &[u8]) -> Result<Result<Registration, Error>, Malformed> {
+pub fn registration(body: &[u8]) -> Result<Result<Registration, Error>, Malformed> {
     let json = Json::parse(body)?;
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);
@@ -160,13 +160,13 @@ fn value(json: Json<'_>) -> serde_json::Value {
 
 /// A heartbeat and whose it is, if it says so.
 #[derive(Debug)]
-pub(crate) struct Beat {
-    pub(crate) worker: Option<WorkerId>,
-    pub(crate) beat: Heartbeat,
+pub struct Beat {
+    pub worker: Option<WorkerId>,
+    pub beat: Heartbeat,
 }
 
 /// A heartbeat.
-pub(crate) fn beat(body: &[u8]) -> Result<Result<Beat, Error>, Malformed> {
+pub fn beat(body: &[u8]) -> Result<Result<Beat, Error>, Malformed> {
     let json = Json::parse(body)?;
     let mut problems = Problems::default();
     let mut fields = Fields::of_body(json, &mut problems);

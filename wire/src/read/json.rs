@@ -13,7 +13,7 @@ const MAX_VALUES: usize = 256 * 1024;
 
 /// A JSON value that borrows its strings from the text where they have no escapes.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Json<'a> {
+pub enum Json<'a> {
     Null,
     Bool(bool),
     Number(Number),
@@ -26,27 +26,27 @@ pub(crate) enum Json<'a> {
 
 /// A number as it was written.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Number {
+pub enum Number {
     Whole(i128),
     Float(f64),
 }
 
 /// Bytes that are not JSON, or not JSON that anybody should have to read.
 #[derive(Debug)]
-pub(crate) struct Malformed(pub(crate) String);
+pub struct Malformed(pub String);
 
 /// Gets the items of a list, each with its place.
 type OnItem<'f, 'a> = &'f mut dyn FnMut(usize, Json<'a>);
 
 impl<'a> Json<'a> {
     /// The tree that a text is.
-    pub(crate) fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
         Self::run(text, None)
     }
 
     /// The tree that a text is, but for the items of the list in the field `list`, which are handed on one by one so that
     /// only one is in memory as a tree.
-    pub(crate) fn parse_items(text: &'a [u8], list: &str, on_item: OnItem<'_, 'a>) -> Result<Self, Malformed> {
+    pub fn parse_items(text: &'a [u8], list: &str, on_item: OnItem<'_, 'a>) -> Result<Self, Malformed> {
         Self::run(text, Some((list, on_item)))
     }
 
@@ -62,7 +62,7 @@ impl<'a> Json<'a> {
     }
 
     /// What kind of value this is, for people.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",

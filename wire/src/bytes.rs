@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 /// Bytes as the two fields that stand for them; exactly one is set.
-pub(crate) fn encode(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub fn encode(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_owned()), None),
         Err(_) => (None, Some(STANDARD.encode(bytes))),
@@ -13,7 +13,7 @@ pub(crate) fn encode(bytes: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 /// Bytes out of base64, padded or not: older clients do either.
-pub(crate) fn decode(text: &str) -> Option<Bytes> {
+pub fn decode(text: &str) -> Option<Bytes> {
     use base64::alphabet;
     use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
     const LENIENT: GeneralPurpose = GeneralPurpose::new(

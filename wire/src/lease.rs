@@ -10,30 +10,30 @@ use super::{Spec, Time};
 
 /// A job that a worker has the lease for, with what of its spec a worker needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Lease {
-    pub(crate) job_id: Uuid,
+pub struct Lease {
+    pub job_id: Uuid,
     /// What fences the attempt: every message about it carries this.
-    pub(crate) lease_token: String,
+    pub lease_token: String,
     /// Which attempt, counted from 1.
-    pub(crate) attempt: u32,
+    pub attempt: u32,
     /// How long the lease lasts from the last acknowledged heartbeat, and at least from now.
-    pub(crate) lease_ttl_ms: u64,
+    pub lease_ttl_ms: u64,
     /// When the lease ends if no heartbeat renews it, by the server's clock.
-    pub(crate) lease_expires_at: Time,
+    pub lease_expires_at: Time,
     /// The SHA-256 of the ZIP at `fileUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) file_sha256: Option<String>,
+    pub file_sha256: Option<String>,
     #[serde(flatten)]
-    pub(crate) spec: Spec,
+    pub spec: Spec,
 }
 
 /// Several leases: the answer to `max`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct Leases {
-    pub(crate) jobs: Vec<Lease>,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Leases {
+    pub jobs: Vec<Lease>,
 }
 
 #[cfg(feature = "server")]
@@ -63,7 +63,7 @@ impl From<&LeasedJob> for Lease {
 #[cfg(feature = "client")]
 impl Lease {
     /// The lease as the service gave it; `None` if the answer makes no sense.
-    pub(crate) fn into_leased(self) -> Option<LeasedJob> {
+    pub fn into_leased(self) -> Option<LeasedJob> {
         Some(LeasedJob {
             job: cmdexec_core::id::JobId::from_uuid(self.job_id),
             token: self.lease_token.parse().ok()?,

@@ -1,4 +1,4 @@
-//! Output whose bytes stand behind what is said of them: [`wire::PACKED`](crate::wire::PACKED). Nothing of them is copied.
+//! Output whose bytes stand behind what is said of them: [`wire::PACKED`](crate::PACKED). Nothing of them is copied.
 
 use bytes::Bytes;
 use cmdexec_core::Error;
@@ -10,7 +10,7 @@ use super::output::{MAX_BATCHES, Output, stream};
 use super::{Fields, Json, Malformed, Problems};
 
 /// `batches` of numbered pieces. Their lengths and the bytes must come out even.
-pub(crate) fn packed(body: &Bytes) -> Result<Result<Output, Error>, Malformed> {
+pub fn packed(body: &Bytes) -> Result<Result<Output, Error>, Malformed> {
     let (document, mut bytes) = split(body).ok_or_else(|| Malformed("the body ends within its document".to_owned()))?;
     let mut problems = Problems::default();
     let mut batches = Vec::new();

@@ -9,26 +9,26 @@ use cmdexec_core::job::{Details, Outcome, Step};
 use cmdexec_core::service::{FinalOutput, FinishedAttempt};
 
 use super::{Fields, Json, Malformed, Problems, output};
+use crate::Seconds;
 use crate::older;
-use crate::wire::Seconds;
 
 /// How many attempts one request may report on.
 const MAX_RESULTS: usize = 10_000;
 
 /// Reports and whose they are, if they say so.
 #[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) worker: Option<WorkerId>,
-    pub(crate) attempts: Vec<FinishedAttempt>,
+pub struct Report {
+    pub worker: Option<WorkerId>,
+    pub attempts: Vec<FinishedAttempt>,
     /// Whose ZIP came with the report, and the ZIP.
-    pub(crate) zips: Vec<(usize, Bytes)>,
+    pub zips: Vec<(usize, Bytes)>,
     /// Whether they came as `results`, and are to be answered so.
-    pub(crate) many: bool,
+    pub many: bool,
 }
 
 /// What a report says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// POST: how the command ended.
     Result,
     /// PUT: that it could not be run.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 }
 
 /// One report.
-pub(crate) fn report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, Malformed> {
+pub fn report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, Malformed> {
     older::mending(body, |body| one_report(body, kind))
 }
 
@@ -51,7 +51,7 @@ fn one_report(body: &[u8], kind: Kind) -> Result<Result<Report, Error>, Malforme
 }
 
 /// One report, or `results` with several.
-pub(crate) fn reports(body: &[u8]) -> Result<Result<Report, Error>, Malformed> {
+pub fn reports(body: &[u8]) -> Result<Result<Report, Error>, Malformed> {
     older::mending(body, many_reports)
 }
 

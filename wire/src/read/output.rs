@@ -8,23 +8,23 @@ use cmdexec_core::service::{OutputBatch, OutputPieces};
 use cmdexec_core::store::Chunk;
 
 use super::{Fields, Json, Malformed, Problems};
+use crate as wire;
 use crate::older;
-use crate::wire;
 
 /// How many attempts one request may bring output of.
 pub(super) const MAX_BATCHES: usize = 10_000;
 
 /// Output and whose it is, if it says so.
 #[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) worker: Option<WorkerId>,
-    pub(crate) batches: Vec<OutputBatch>,
+pub struct Output {
+    pub worker: Option<WorkerId>,
+    pub batches: Vec<OutputBatch>,
     /// Whether it came as `batches`, and is to be answered so.
-    pub(crate) many: bool,
+    pub many: bool,
 }
 
 /// The output of one attempt, or `batches` of several.
-pub(crate) fn output(body: &[u8]) -> Result<Result<Output, Error>, Malformed> {
+pub fn output(body: &[u8]) -> Result<Result<Output, Error>, Malformed> {
     older::mending(body, whole_output)
 }
 

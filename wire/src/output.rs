@@ -17,149 +17,148 @@ use super::encode;
 #[cfg(feature = "server")]
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct OutputBody {
+pub struct OutputBody {
     /// Who sends this; needed where the token speaks for any worker.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
+    pub worker_id: Option<String>,
     /// The attempts and their pieces. The fields of a single one may stand here in its stead.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) batches: Option<Vec<Batch>>,
+    pub batches: Option<Vec<Batch>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) job_id: Option<Uuid>,
+    pub job_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) lease_token: Option<String>,
+    pub lease_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) chunks: Option<Vec<Chunk>>,
+    pub chunks: Option<Vec<Chunk>>,
 }
 
 /// Pieces of output of one attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Batch {
-    pub(crate) job_id: Uuid,
+pub struct Batch {
+    pub job_id: Uuid,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lease_token: Option<String>,
+    pub lease_token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) chunks: Option<Vec<Chunk>>,
+    pub chunks: Option<Vec<Chunk>>,
     /// A piece without a number may stand here in their stead.
     #[serde(flatten)]
-    pub(crate) piece: Option<Chunk>,
+    pub piece: Option<Chunk>,
 }
 
 /// A piece of output: either `data` or `dataBase64`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Chunk {
+pub struct Chunk {
     /// Its number among the attempt's pieces, across both streams, from 0. One that was seen before is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) seq: Option<u64>,
-    #[cfg_attr(feature = "server", schema(value_type = StreamName))]
-    pub(crate) stream: Stream,
+    pub seq: Option<u64>,
+    #[cfg_attr(feature = "openapi", schema(value_type = StreamName))]
+    pub stream: Stream,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<String>,
+    pub data: Option<String>,
     /// In its stead, where it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) data_base64: Option<String>,
+    pub data_base64: Option<String>,
 }
 
 /// The type of a body with output whose bytes are not JSON: the length of a [`Packed`] document in 4 bytes, the highest
 /// first; that document; and the bytes of its pieces, end to end in their order.
-pub(crate) const PACKED: &str = "application/vnd.cmdexec.output";
+pub const PACKED: &str = "application/vnd.cmdexec.output";
 
 /// What stands before the bytes in a body of the type [`PACKED`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Packed {
+pub struct Packed {
     /// Who sends this; needed where the token speaks for any worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) worker_id: Option<String>,
-    pub(crate) batches: Vec<PackedBatch>,
+    pub worker_id: Option<String>,
+    pub batches: Vec<PackedBatch>,
 }
 
 /// Pieces of output of one attempt, without their bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PackedBatch {
-    pub(crate) job_id: Uuid,
+pub struct PackedBatch {
+    pub job_id: Uuid,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lease_token: Option<String>,
-    pub(crate) chunks: Vec<PackedChunk>,
+    pub lease_token: Option<String>,
+    pub chunks: Vec<PackedChunk>,
 }
 
 /// A piece of output, without its bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct PackedChunk {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PackedChunk {
     /// Its number among the attempt's pieces, across both streams, from 0. One that was seen before is ignored.
-    pub(crate) seq: u64,
-    #[cfg_attr(feature = "server", schema(value_type = StreamName))]
-    pub(crate) stream: Stream,
+    pub seq: u64,
+    #[cfg_attr(feature = "openapi", schema(value_type = StreamName))]
+    pub stream: Stream,
     /// How many bytes it has.
-    pub(crate) length: usize,
+    pub length: usize,
 }
 
 /// The answer to output.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct OutputAck {
-    pub(crate) ok: bool,
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutputAck {
+    pub ok: bool,
     /// The job (with `batches`: some job) is cancelled: stop it and report.
-    pub(crate) cancel: bool,
+    pub cancel: bool,
     /// What became of each of `batches`, in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) batches: Option<Vec<BatchAck>>,
+    pub batches: Option<Vec<BatchAck>>,
 }
 
 /// What became of one of several.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub(crate) struct BatchAck {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BatchAck {
     /// False: the attempt is over or was never this worker's, or what was sent is wrong.
-    pub(crate) ok: bool,
+    pub ok: bool,
     #[serde(default)]
-    pub(crate) cancel: bool,
+    pub cancel: bool,
     /// Why not, for programs: `lease_lost`, `invalid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) code: Option<String>,
+    pub code: Option<String>,
     /// What is wrong, if it is `invalid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) problems: Vec<FieldProblem>,
+    pub problems: Vec<FieldProblem>,
 }
 
 /// The data of the events of a job's output, all in one.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Event {
+pub struct Event {
     /// `output`: which stream.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<StreamName>))]
-    pub(crate) stream: Option<Stream>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<StreamName>))]
+    pub stream: Option<Stream>,
     /// `output`: what was written, where it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<String>,
+    pub data: Option<String>,
     /// `output`: what was written, where it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) data_base64: Option<String>,
+    pub data_base64: Option<String>,
     /// `gap`: how many bytes are missing here, of both streams together, because they were too much to be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes: Option<u64>,
+    pub bytes: Option<u64>,
     /// `end`: where the job stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<super::job::StatusName>))]
-    pub(crate) status: Option<Status>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<super::job::StatusName>))]
+    pub status: Option<Status>,
 }
 
 /// One of a command's two streams.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only describes `Stream` in the OpenAPI document")]
-pub(crate) enum StreamName {
+pub enum StreamName {
     Stdout,
     Stderr,
 }
@@ -167,7 +166,7 @@ pub(crate) enum StreamName {
 #[cfg(feature = "client")]
 impl Chunk {
     /// A piece with its number.
-    pub(crate) fn numbered(chunk: &cmdexec_core::store::Chunk) -> Self {
+    pub fn numbered(chunk: &cmdexec_core::store::Chunk) -> Self {
         Self { seq: Some(chunk.seq), ..Self::plain(chunk.stream, &chunk.bytes) }
     }
 
@@ -187,7 +186,7 @@ impl Chunk {
 #[cfg(feature = "client")]
 impl Batch {
     /// A batch in parts of about `most` bytes each; pieces without numbers one by one, as older workers send them.
-    pub(crate) fn parts(batch: &OutputBatch, most: usize) -> Vec<Self> {
+    pub fn parts(batch: &OutputBatch, most: usize) -> Vec<Self> {
         let part = |chunks, piece| Self {
             job_id: batch.job.as_uuid(),
             lease_token: batch.token.map(|token| token.reveal()),

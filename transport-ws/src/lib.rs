@@ -1,0 +1,1 @@
+//! The push channel: both services over one WebSocket.
