@@ -34,18 +34,19 @@ pub use job::{Attempt, Created, CreatedBatch, Job, JobList, JobPage, JobState, R
 pub use lease::{Lease, Leases};
 pub use output::{Batch, BatchAck, Chunk, Event, OutputAck, PACKED, Packed, PackedBatch, PackedChunk};
 pub use refusal::{LATER, error_of};
-pub use report::{Outcome, Report, ReportAck, Reports, Step};
+pub use report::{Outcome, Report, ReportAck, Step};
 pub use scalar::{Cpus, Seconds, Time};
 pub use spec::{Backoff, Spec};
 pub use stats::{Demand, Queue, Stats, Throughput};
 pub use worker::{Beat, BeatAck, Executor, Held, Register, Registered, Worker, WorkerList};
 
 #[cfg(feature = "server")]
-pub use {file::encoded_name, output::OutputBody};
+pub use file::encoded_name;
 #[cfg(feature = "openapi")]
 pub use {
     job::{EndedName, ReasonName, StatusName},
-    output::StreamName,
+    output::{OutputBody, StreamName},
+    report::Reports,
     spec::NetworkName,
     worker::{KindName, WorkerStatusName},
 };

@@ -14,7 +14,7 @@ use super::FieldProblem;
 use super::encode;
 
 /// Pieces of output, of one attempt or of several. Describes the body: clients pack it item by item.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OutputBody {

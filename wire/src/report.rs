@@ -82,7 +82,7 @@ impl From<Step> for cmdexec_core::job::Step {
 }
 
 /// Several reports of one worker. Describes the body: clients pack it item by item.
-#[cfg(feature = "server")]
+#[cfg(feature = "openapi")]
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reports {

@@ -156,6 +156,12 @@ fn own_origin(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     Err(Error::Forbidden("the cookie does not count for pages of another origin").into())
 }
 
+/// Whether a request came by a proxy that is believed.
+pub(super) fn is_proxied(app: &App, extensions: &Extensions) -> bool {
+    let peer = extensions.get::<Peer>().map(|Peer(address)| address.ip());
+    peer.is_some_and(|peer| app.options.trusted_proxies.iter().any(|proxy| proxy.contains(peer)))
+}
+
 /// The address that a request counts for.
 pub(super) fn address(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
     let peer = extensions.get::<Peer>().map(|Peer(address)| *address);

@@ -3,11 +3,15 @@
 //! A request passes `serve` (the connection), `edge` (id, span, net under panics), `guard` (who may, how often), `body` and
 //! `crate::read` (what is asked), a room of `routes` (the call), and comes back through `answer` or `problem`.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use axum::routing::MethodRouter;
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::job::Problem as Wrong;
@@ -17,6 +21,7 @@ use cmdexec_core::time::{Clock, Sleep, SystemClock, Timestamp};
 use cmdexec_core::token::{Keys, LEEWAY};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 mod answer;
 mod body;
@@ -39,7 +44,7 @@ mod tokens;
 mod upload;
 
 pub use meter::{REQUEST_SECONDS, REQUESTS};
-pub use options::Options;
+pub use options::{Options, Push};
 pub use peer::{Network, ParseNetworkError, Peer};
 
 /// A REST server in front of [`Services`].
@@ -58,7 +63,11 @@ pub struct Builder {
     options: Options,
     limiter: Option<Arc<dyn RateLimiter>>,
     clock: Arc<dyn Clock>,
+    mounts: Vec<Mount>,
 }
+
+/// What answers at a path besides the routes.
+type Mount = (String, MethodRouter<Arc<App>>);
 
 /// The settings can't be used; every problem is listed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +93,8 @@ struct App {
     health: routes::Health,
     request_ids: edge::RequestIds,
     openapi: OnceLock<Bytes>,
+    /// What answers at other paths.
+    mounts: Vec<Mount>,
     /// Fires when polls are to be answered and streams are to end.
     closing: CancellationToken,
 }
@@ -91,7 +102,14 @@ struct App {
 impl Server {
     /// Begins a server in front of `services` that judges tokens by `keys`.
     pub fn builder(services: Arc<dyn Services>, keys: Keys) -> Builder {
-        Builder { services, keys, options: Options::default(), limiter: None, clock: Arc::new(SystemClock) }
+        Builder {
+            services,
+            keys,
+            options: Options::default(),
+            limiter: None,
+            clock: Arc::new(SystemClock),
+            mounts: Vec::new(),
+        }
     }
 
     /// The routes, to be put into a server of one's own. It should set [`Peer`] on each request, and call
@@ -134,6 +152,18 @@ impl Builder {
         self
     }
 
+    /// Lets something else answer at a path, such as `/api/ws`. It sees whatever is asked there, whoever asks; it may upgrade the
+    /// connection, and ends by itself what it has upgraded. The path must be none of the contract's.
+    #[must_use]
+    pub fn mount<S, R>(mut self, path: impl Into<String>, service: S) -> Self
+    where
+        S: Service<Request, Error = Infallible, Response = R, Future: Send> + Clone + Send + Sync + 'static,
+        R: IntoResponse + 'static,
+    {
+        self.mounts.push((path.into(), axum::routing::any_service(service)));
+        self
+    }
+
     /// The server.
     ///
     /// # Errors
@@ -143,7 +173,7 @@ impl Builder {
         if !problems.is_empty() {
             return Err(InvalidOptions(problems));
         }
-        let Self { services, keys, options, limiter, clock } = self;
+        let Self { services, keys, options, limiter, clock, mounts } = self;
         let limiter = limiter.unwrap_or_else(|| Arc::new(LocalLimiter::with_clock(Arc::clone(&clock))));
         let app = App {
             services,
@@ -157,6 +187,7 @@ impl Builder {
             health: routes::Health::default(),
             request_ids: edge::RequestIds::new(),
             openapi: OnceLock::new(),
+            mounts,
             closing: CancellationToken::new(),
             options,
             clock,

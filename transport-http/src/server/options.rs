@@ -53,8 +53,19 @@ pub struct Options {
     pub max_worker_calls: usize,
     /// How often a silent stream of events says that it is alive. 15 s by default.
     pub keep_alive: Duration,
+    /// Where jobs are pushed, which registrations are told. Nowhere by default.
+    pub push: Option<Push>,
     /// How long requests in flight may take once the server is to stop. 10 s by default.
     pub drain: Duration,
+}
+
+/// Where jobs are pushed: a socket at this server's own address, by the name that its client knows it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// Its path, such as `/api/ws`.
+    pub path: String,
+    /// Its port, if that is another one.
+    pub port: Option<u16>,
 }
 
 impl Default for Options {
@@ -79,6 +90,7 @@ impl Default for Options {
             max_connections: 10_000,
             max_worker_calls: 32,
             keep_alive: Duration::from_secs(15),
+            push: None,
             drain: Duration::from_secs(10),
         }
     }

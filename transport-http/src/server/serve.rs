@@ -164,7 +164,7 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
     let mut stream = TimeoutStream::new(stream);
     // Otherwise a reader that stops reading would keep its connection, and what is buffered for it, for ever.
     stream.set_write_timeout(Some(connections.write_timeout));
-    let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let connection = http.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

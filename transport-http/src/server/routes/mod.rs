@@ -29,6 +29,7 @@ pub(super) use health::Health;
 pub(super) fn router(app: &Arc<App>) -> Router {
     let (router, document) = documented(app).split_for_parts();
     app.openapi.get_or_init(|| docs::finished(document));
+    let router = app.mounts.iter().fold(router, |router, (path, mount)| router.route(path, mount.clone()));
     let router = docs::pages(router)
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

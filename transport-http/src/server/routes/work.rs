@@ -55,11 +55,25 @@ pub(super) async fn register(
         counted?;
         let registered = app.bounded(app.work(&worker).register(registration.clone())).await?;
         app.workers.registered(&registration, &registered);
-        json(StatusCode::OK, wire::Registered::from(&registered))
+        let mut registered = wire::Registered::from(&registered);
+        registered.ws_url = push_url(&app, &headers, &extensions);
+        json(StatusCode::OK, registered)
     };
     let mut response = answer.await.into_response();
     passed.stamp(response.headers_mut());
     Ok(response)
+}
+
+/// Where jobs are pushed, by the name that the worker has for this server.
+fn push_url(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<String> {
+    let push = app.options.push.as_ref()?;
+    let host = headers.get(http::header::HOST)?.to_str().ok()?;
+    let authority: http::uri::Authority = host.parse().ok()?;
+    let is_secure = guard::is_proxied(app, extensions)
+        && headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https");
+    let scheme = if is_secure { "wss" } else { "ws" };
+    let port = push.port.map(|port| format!("{}:{port}", authority.host()));
+    Some(format!("{scheme}://{}{}", port.as_deref().unwrap_or(host), push.path))
 }
 
 /// Give a sign of life

@@ -1,0 +1,254 @@
+//! The handle that calls go through. It starts the task that has the socket, and ends it when it is dropped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cmdexec_core::Error;
+use cmdexec_core::time::Clock;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Options;
+use super::connect::{Target, jittered};
+use super::pushed::Pushed;
+use super::run::{self, Command};
+use super::streams::Sink;
+use crate::message::{self, Envelope};
+use crate::refusal::Refusal;
+
+/// How many commands may wait for the task; more wait with their callers.
+const MAILBOX: usize = 256;
+
+/// The handle.
+pub(super) struct Link {
+    pub(super) core: Arc<Core>,
+    commands: mpsc::Sender<Command>,
+    mailbox: Mutex<Option<mpsc::Receiver<Command>>>,
+    task: OnceLock<AbortOnDropHandle<()>>,
+    next: AtomicU64,
+}
+
+/// What the handle and the task share.
+pub(super) struct Core {
+    pub(super) target: Target,
+    pub(super) options: Options,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pushed: Arc<Pushed>,
+    pub(super) state: watch::Sender<State>,
+    pub(super) stops: super::worker::Stops,
+    trouble: Mutex<Option<String>>,
+}
+
+/// Where the socket stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// It is being opened.
+    Opening,
+    Open,
+    /// The server says this to every call.
+    Refused(Error),
+}
+
+/// A request's body.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    /// JSON.
+    Text(Bytes),
+    /// Packed output.
+    Packed(Bytes),
+}
+
+/// How often a call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Often {
+    /// Again over the next socket, if it is not known whether it arrived.
+    UntilAnswered,
+    /// Once, unless it certainly did nothing.
+    Once,
+}
+
+impl Core {
+    pub(super) fn note(&self, trouble: Option<String>) {
+        if let Some(trouble) = &trouble {
+            tracing::debug!(trouble, "no socket");
+        }
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+impl Link {
+    pub(super) fn new(target: Target, options: Options, clock: Arc<dyn Clock>) -> Self {
+        let (commands, mailbox) = mpsc::channel(MAILBOX);
+        let core = Core {
+            target,
+            options,
+            clock,
+            pushed: Arc::default(),
+            state: watch::Sender::new(State::Opening),
+            stops: super::worker::Stops::default(),
+            trouble: Mutex::default(),
+        };
+        let mailbox = Mutex::new(Some(mailbox));
+        Self { core: Arc::new(core), commands, mailbox, task: OnceLock::new(), next: AtomicU64::new(1) }
+    }
+
+    /// Begins to open the socket, the first time.
+    pub(super) fn begin(&self) {
+        self.task.get_or_init(|| {
+            let mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let (core, own) = (Arc::clone(&self.core), self.commands.downgrade());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                if let Some(mailbox) = mailbox {
+                    run::run(core, mailbox, own).await;
+                }
+            }))
+        });
+    }
+
+    pub(super) fn url(&self) -> &str {
+        self.core.target.url()
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.core.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        *self.core.state.borrow() == State::Open
+    }
+
+    pub(super) async fn opened(&self) {
+        self.begin();
+        // Its sender lives in `self`, so waiting can't fail.
+        let _ = self.core.state.subscribe().wait_for(|state| *state == State::Open).await;
+    }
+
+    pub(super) async fn closed(&self) {
+        let _ = self.core.state.subscribe().wait_for(|state| *state != State::Open).await;
+    }
+
+    /// Waits until the socket is open, or the server has said why not.
+    pub(super) async fn ready(&self, patience: Duration) -> Result<(), Error> {
+        self.begin();
+        let mut state = self.core.state.subscribe();
+        let known = state.wait_for(|state| *state != State::Opening);
+        match tokio::time::timeout(patience, known).await {
+            Ok(Ok(state)) => match &*state {
+                State::Refused(error) => Err(error.clone()),
+                State::Open | State::Opening => Ok(()),
+            },
+            Ok(Err(_)) | Err(_) => Err(Error::Unavailable { retry_after: cmdexec_wire::LATER }),
+        }
+    }
+
+    /// A number that no other request of this client has.
+    pub(super) fn id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Says something that is not answered.
+    pub(super) async fn tell(&self, command: Command) {
+        self.begin();
+        // The task lives as long as `self`.
+        let _ = self.commands.send(command).await;
+    }
+
+    /// The same, if there is room for it.
+    pub(super) fn try_tell(&self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    /// Makes a request, again and again where that is safe and may help, and reads its answer.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        body: Body,
+        often: Often,
+    ) -> Result<T, Error> {
+        let options = &self.core.options;
+        let mut pause = options.backoff;
+        let until = self.core.clock_uptime() + options.retry_for;
+        loop {
+            let left = until.saturating_sub(self.core.clock_uptime());
+            self.ready(left).await?;
+            let error = match self.tried::<T>(kind, body.clone()).await {
+                Tried::Answered(answer) => match answer {
+                    Err(error @ (Error::RateLimited { .. } | Error::Unavailable { .. })) => error,
+                    answer => return answer,
+                },
+                Tried::Unsent => Error::Unavailable { retry_after: cmdexec_wire::LATER },
+                Tried::Lost if often == Often::UntilAnswered => {
+                    // The next socket is waited for at the top.
+                    if self.core.clock_uptime() < until {
+                        continue;
+                    }
+                    return Err(Error::Unavailable { retry_after: cmdexec_wire::LATER });
+                }
+                Tried::Lost => return Err(Error::Unavailable { retry_after: cmdexec_wire::LATER }),
+            };
+            let again = often == Often::UntilAnswered || matches!(error, Error::RateLimited { .. });
+            let wait = jittered(pause).max(error.retry_after().unwrap_or_default());
+            pause = (pause * 2).min(options.max_backoff);
+            if !again || self.core.clock_uptime() + wait > until {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn tried<T: DeserializeOwned>(&self, kind: &'static str, body: Body) -> Tried<T> {
+        let id = self.id();
+        let message = match &body {
+            Body::Text(body) => message::raw(kind, id, body),
+            Body::Packed(body) => message::binary(id, body),
+        };
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Call { id, message, reply }).await.is_err() {
+            return Tried::Unsent;
+        }
+        match tokio::time::timeout(self.core.options.call_timeout, answer).await {
+            Ok(Ok(text)) => Tried::Answered(self.read(&text)),
+            Ok(Err(_)) | Err(_) => Tried::Lost,
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, text: &Utf8Bytes) -> Result<T, Error> {
+        let unexpected = |why: String| {
+            self.core.note(Some(format!("{} answered what was not expected: {why}", self.url())));
+            Error::Internal
+        };
+        let envelope = Envelope::read(text).map_err(unexpected)?;
+        if envelope.kind == "ok" {
+            return envelope.parse().map_err(unexpected);
+        }
+        Err(envelope.parse::<Refusal>().map_or_else(unexpected, Error::from))
+    }
+
+    /// Begins a subscription over the socket that is open now.
+    pub(super) async fn subscribe(&self, body: &impl serde::Serialize, sink: Sink) -> Result<u64, Error> {
+        self.ready(self.core.options.retry_for).await?;
+        let id = self.id();
+        let message: Message = message::text("subscribe", Some(id), body);
+        self.tell(Command::Subscribe { id, message, sink }).await;
+        Ok(id)
+    }
+}
+
+enum Tried<T> {
+    Answered(Result<T, Error>),
+    /// It never left.
+    Unsent,
+    /// It is not known whether it arrived.
+    Lost,
+}
+
+impl Core {
+    /// Retries are in real time, whatever `lease` waits by.
+    fn clock_uptime(&self) -> Duration {
+        cmdexec_core::time::SystemClock.uptime()
+    }
+}

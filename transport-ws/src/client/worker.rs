@@ -1,0 +1,214 @@
+//! What a worker does: requests, but for its jobs, which are pushed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cmdexec_core::Error;
+use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
+use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
+use cmdexec_core::service::{
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
+    Registered, Registration, WorkerService,
+};
+use cmdexec_wire::{self as wire, Packer, body, head, packed};
+use tokio::sync::watch;
+
+use super::Client;
+use super::link::{Body, Often};
+use super::run::Command;
+use crate::message::Ready;
+
+/// How many bytes of output or reports travel in one message: small enough to be through slow lines before anybody thinks that they
+/// are gone.
+const MESSAGE: usize = 256 * 1024;
+
+/// From so much output on, its bytes travel as they are.
+const PACK_FROM: usize = 4 * 1024;
+
+/// How many attempts one message brings.
+const ITEMS: usize = 1_000;
+
+/// How many jobs one call of `lease` gets at most.
+const MOST_LEASES: usize = 1_000;
+
+/// The longest that a call of `lease` waits.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How many cancelled jobs a listener that is slow hears of at once; its heartbeats tell it of the others.
+const MOST_STOPS: usize = 256;
+
+/// Who wants to know which jobs of a worker are cancelled.
+#[derive(Debug, Default)]
+pub(super) struct Stops(Mutex<HashMap<WorkerId, watch::Sender<Vec<JobId>>>>);
+
+impl Stops {
+    pub(super) fn tell(&self, worker: &WorkerId, jobs: &[JobId]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, listeners| listeners.receiver_count() > 0);
+        if let Some(listeners) = all.get(worker) {
+            listeners.send_modify(|known| {
+                known.extend_from_slice(jobs);
+                let surplus = known.len().saturating_sub(MOST_STOPS);
+                known.drain(..surplus);
+            });
+        }
+    }
+}
+
+#[async_trait]
+impl WorkerService for Client {
+    async fn register(&self, registration: Registration) -> Result<Registered, Error> {
+        let body = Body::Text(body(&wire::Register::from(&registration)));
+        let registered: wire::Registered = self.link.call("register", body, Often::UntilAnswered).await?;
+        registered.into_registered().ok_or(Error::Internal)
+    }
+
+    async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
+        let mut beat = wire::Beat::from(&beat);
+        beat.worker_id = Some(worker.to_string());
+        let ack: wire::BeatAck = self.link.call("heartbeat", Body::Text(body(&beat)), Often::UntilAnswered).await?;
+        Ok(ack.into())
+    }
+
+    async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
+        let most = request.max.clamp(1, MOST_LEASES);
+        let core = &self.link.core;
+        let here = core.pushed.take(worker, most);
+        if !here.is_empty() {
+            return Ok(here);
+        }
+        if request.wait.is_zero() {
+            let ready = Ready { worker_id: Some(worker.to_string()), credits: most, wait_ms: Some(0) };
+            // What a lost answer hands out is only had back after an interval.
+            let leases: wire::Leases = self.link.call("ready", Body::Text(body(&ready)), Often::Once).await?;
+            let leased: Option<Vec<_>> = leases.jobs.into_iter().map(wire::Lease::into_leased).collect();
+            return leased.ok_or(Error::Internal);
+        }
+        let waiting = core.pushed.wait(worker, most);
+        let asked = Asked { client: self, worker };
+        // Whoever refuses us refuses this too. Otherwise a socket that is only being opened may still come in time.
+        self.link.ready(core.options.retry_for.min(request.wait)).await?;
+        self.link.tell(Command::Credit(worker.clone())).await;
+        let leased = tokio::select! {
+            biased;
+            leased = waiting.jobs() => leased,
+            () = core.clock.sleep(request.wait.min(MAX_WAIT)) => Ok(Vec::new()),
+        };
+        // First nobody waits any more, then the task looks.
+        drop(waiting);
+        drop(asked);
+        leased
+    }
+
+    async fn append_output(
+        &self,
+        worker: &WorkerId,
+        batches: Vec<OutputBatch>,
+    ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
+        let mut acks = vec![Ok(OutputAck { cancel: false }); batches.len()];
+        let (often, messages) = output(worker, &batches);
+        for (message, items) in messages {
+            let answer: wire::OutputAck = self.link.call("output", message, often).await?;
+            let parts = answer.batches.filter(|parts| parts.len() == items.len()).ok_or(Error::Internal)?;
+            for (item, part) in items.into_iter().zip(parts) {
+                // A batch in several parts is refused if one is, and cancelled if one is.
+                if let Some(ack) = acks.get_mut(item)
+                    && let Ok(OutputAck { cancel }) = *ack
+                {
+                    *ack = part.read().map(|()| OutputAck { cancel: cancel || part.cancel });
+                }
+            }
+        }
+        Ok(acks)
+    }
+
+    async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
+        let mut packer = Packer::new(head(worker, "results"), MESSAGE, ITEMS);
+        let mut acks = Vec::with_capacity(attempts.len());
+        for (i, attempt) in attempts.iter().enumerate() {
+            match wire::Report::of(attempt) {
+                Some(report) => {
+                    packer.add(i, &body(&report));
+                    acks.push(Ok(()));
+                }
+                None => acks.push(Err(Error::invalid("outcome", "only the coordinator says that an attempt is lost"))),
+            }
+        }
+        for (message, items) in packer.finish() {
+            let answer: wire::ReportAck = self.link.call("results", Body::Text(message), Often::UntilAnswered).await?;
+            let results = answer.results.filter(|all| all.len() == items.len()).ok_or(Error::Internal)?;
+            for (item, result) in items.into_iter().zip(results) {
+                if let Some(ack) = acks.get_mut(item) {
+                    *ack = result.read();
+                }
+            }
+        }
+        Ok(acks)
+    }
+
+    async fn download(
+        &self,
+        worker: Option<&WorkerId>,
+        file: FileId,
+        range: Option<GetRange>,
+    ) -> Result<Download, Error> {
+        self.worker_files.as_ref().ok_or_else(no_files)?.download(worker, file, range).await
+    }
+
+    async fn upload_artifacts(
+        &self,
+        worker: &WorkerId,
+        job: JobId,
+        token: Option<LeaseToken>,
+        bytes: ByteStream,
+    ) -> Result<FileId, Error> {
+        self.worker_files.as_ref().ok_or_else(no_files)?.upload_artifacts(worker, job, token, bytes).await
+    }
+}
+
+pub(super) fn no_files() -> Error {
+    Error::Forbidden("files' bytes don't travel over sockets, and nothing else was given for them")
+}
+
+/// A call of `lease`: when it is over, or dropped, the task looks whether anybody still wants what it asked for.
+struct Asked<'a> {
+    client: &'a Client,
+    worker: &'a WorkerId,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        // Where there is no room, the next command or job makes the task look.
+        self.client.link.try_tell(Command::Credit(self.worker.clone()));
+    }
+}
+
+/// The messages that carry output, in its order, each with which batches are in it; and whether they may be sent again.
+fn output(worker: &WorkerId, batches: &[OutputBatch]) -> (Often, Vec<(Body, Vec<usize>)>) {
+    // Without numbers, a repetition would be more output.
+    let (mut often, mut is_numbered, mut bytes) = (Often::UntilAnswered, true, 0);
+    for batch in batches {
+        match &batch.pieces {
+            OutputPieces::Numbered(chunks) => bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>(),
+            OutputPieces::Plain(chunks) => {
+                is_numbered = false;
+                if !chunks.is_empty() {
+                    often = Often::Once;
+                }
+            }
+        }
+    }
+    if is_numbered && bytes >= PACK_FROM {
+        let packed = packed(worker, batches, MESSAGE, ITEMS).into_iter();
+        return (often, packed.map(|(message, items)| (Body::Packed(message), items)).collect());
+    }
+    let mut packer = Packer::new(head(worker, "batches"), MESSAGE, ITEMS);
+    for (i, batch) in batches.iter().enumerate() {
+        for part in wire::Batch::parts(batch, MESSAGE / 2) {
+            packer.add(i, &body(&part));
+        }
+    }
+    (often, packer.finish().map(|(message, items)| (Body::Text(message), items)).collect())
+}

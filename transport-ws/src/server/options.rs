@@ -1,0 +1,108 @@
+//! The server's settings.
+
+use std::time::Duration;
+
+use cmdexec_core::job::Problem;
+
+/// The server's settings. Set what differs from the defaults; [`Options::validate`] says everything that is wrong.
+///
+/// The limits on requests are those of HTTP by their names, and shared with it where both are given one limiter.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The window that request limits count in. 60 s by default.
+    pub rate_window: Duration,
+    /// Submissions a window and user; several in one message count once. 50 by default; 0: no limit.
+    pub max_jobs: u32,
+    /// Heartbeats a window and worker. 600 by default; 0: no limit.
+    pub max_heartbeats: u32,
+    /// Registrations a window and worker. 10 by default; 0: no limit.
+    pub max_registrations: u32,
+    /// Other requests and subscriptions a window and user. 100 by default; 0: no limit.
+    pub max_requests: u32,
+    /// Whether requests are refused while the limiter can't tell; false by default: they are let through.
+    pub limiter_fails_closed: bool,
+    /// How many sockets there may be at once; more are refused with 503. 10,000 by default.
+    pub max_sockets: usize,
+    /// How many sockets may be open with one token. 256 by default: workers that share one token are many.
+    pub max_sockets_per_token: usize,
+    /// How long a peer has for its credentials where it sends them as its first message. 5 s by default.
+    pub auth_timeout: Duration,
+    /// How many bytes a message may have. 4 MiB by default.
+    pub max_message: usize,
+    /// How many messages of one socket are read in a second; more are read later. 20,000 by default.
+    pub max_messages_per_second: u32,
+    /// How many requests of one socket are worked on at once; more are read later. 64 by default.
+    pub max_calls: usize,
+    /// How many bytes of requests of one socket are worked on at once, the one that goes beyond included; more are read later.
+    /// 4 MiB by default.
+    pub max_call_bytes: usize,
+    /// How much may wait for a peer to take it before nothing more of it is read. 1 MiB by default.
+    pub max_unsent: usize,
+    /// How many subscriptions one socket may have. 256 by default.
+    pub max_subscriptions: usize,
+    /// A peer that was silent for so long is asked whether it is there, and cut after twice as long. 10 s by default.
+    pub ping_interval: Duration,
+    /// How long a peer may take for what waits for it until it is cut. 30 s by default.
+    pub write_timeout: Duration,
+    /// How long an ordinary call may take until it is refused as unavailable. 30 s by default.
+    pub call_timeout: Duration,
+    /// How long closing a socket in order may take. 2 s by default.
+    pub close_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rate_window: Duration::from_mins(1),
+            max_jobs: 50,
+            max_heartbeats: 600,
+            max_registrations: 10,
+            max_requests: 100,
+            limiter_fails_closed: false,
+            max_sockets: 10_000,
+            max_sockets_per_token: 256,
+            auth_timeout: Duration::from_secs(5),
+            max_message: 4 << 20,
+            max_messages_per_second: 20_000,
+            max_calls: 64,
+            max_call_bytes: 4 << 20,
+            max_unsent: 1 << 20,
+            max_subscriptions: 256,
+            ping_interval: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Options {
+    /// Everything that is wrong with the settings, by their names; empty if nothing is.
+    pub fn validate(&self) -> Vec<Problem> {
+        let durations = [
+            ("rate_window", self.rate_window),
+            ("auth_timeout", self.auth_timeout),
+            ("ping_interval", self.ping_interval),
+            ("write_timeout", self.write_timeout),
+            ("call_timeout", self.call_timeout),
+            ("close_timeout", self.close_timeout),
+        ];
+        let counts = [
+            ("max_sockets", self.max_sockets),
+            ("max_sockets_per_token", self.max_sockets_per_token),
+            ("max_messages_per_second", self.max_messages_per_second as usize),
+            ("max_calls", self.max_calls),
+            ("max_call_bytes", self.max_call_bytes),
+            ("max_unsent", self.max_unsent),
+            ("max_subscriptions", self.max_subscriptions),
+        ];
+        let zero = durations.into_iter().filter(|(_, duration)| duration.is_zero()).map(|(name, _)| name);
+        let zero = zero.chain(counts.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name));
+        let mut problems: Vec<_> = zero.map(|name| Problem::new(name, "must be more than 0")).collect();
+        if self.max_message < 64 * 1024 {
+            problems.push(Problem::new("max_message", "must be at least 64 KiB"));
+        }
+        problems
+    }
+}

@@ -1,0 +1,308 @@
+//! Subscriptions: streams of the service, made into events, as many as their reader has asked for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cmdexec_core::Error;
+use cmdexec_core::id::JobId;
+use cmdexec_core::job::Status;
+use cmdexec_core::service::{JobService, JobUpdate, OutputEvent, OutputQuery, WatchQuery};
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{FutureExt, Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::session::{Done, Session};
+use crate::message::{self, Event, Events, Kind, Subscribe, What};
+use crate::refusal::Refusal;
+
+/// How many events travel in one message: each may have 64 KiB.
+const TOGETHER: usize = 16;
+
+/// How many events may be sent before the first `more`, unless the subscriber says so; and how many at most.
+const CREDITS: usize = 64;
+const MOST_CREDITS: usize = 100_000;
+
+/// How many jobs' output one subscription to all jobs follows at once; the others' comes when there is room.
+const MOST_FOLLOWED: usize = 256;
+
+/// An event, and the bytes that it brings.
+type Item = Result<(Event, Bytes), Error>;
+type Source = BoxStream<'static, Item>;
+
+/// A socket's subscriptions.
+#[derive(Default)]
+pub(super) struct Subscriptions(HashMap<u64, Subscription>);
+
+struct Subscription {
+    credits: usize,
+    packed: bool,
+    stop: CancellationToken,
+    /// The stream, while nobody reads it because its reader has had enough.
+    parked: Option<Source>,
+}
+
+/// A subscription's stream is there, or can't be had.
+pub(super) struct Opened {
+    id: u64,
+    stop: CancellationToken,
+    source: Result<Source, Error>,
+}
+
+/// What a subscription gave.
+pub(super) struct Given {
+    id: u64,
+    /// Tells it from an earlier one with its id.
+    stop: CancellationToken,
+    events: Vec<Item>,
+    /// `None`: nothing follows.
+    source: Option<Source>,
+}
+
+impl Subscriptions {
+    pub(super) fn clear(&mut self) {
+        self.0.drain().for_each(|(_, subscription)| subscription.stop.cancel());
+    }
+}
+
+impl Session {
+    /// Begins a subscription.
+    pub(super) fn subscribe(
+        &mut self,
+        id: u64,
+        jobs: Arc<dyn JobService>,
+        subscribe: Subscribe,
+        counted: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Error> {
+        if self.subscriptions.0.len() >= self.shared.options.max_subscriptions {
+            return Err(Error::Forbidden("there are as many subscriptions as one socket may have"));
+        }
+        if self.subscriptions.0.contains_key(&id) {
+            return Err(Error::invalid("id", "is that of a subscription already"));
+        }
+        let credits = subscribe.credits.unwrap_or(CREDITS).min(MOST_CREDITS);
+        let packed = subscribe.packed;
+        let opening = open(jobs, subscribe)?;
+        let stop = CancellationToken::new();
+        let opened = async move {
+            counted.await?;
+            opening.await
+        };
+        self.subscriptions.0.insert(id, Subscription { credits, packed, stop: stop.clone(), parked: None });
+        self.doing.push(async move { Done::Opened(Opened { id, stop, source: opened.await }) }.boxed());
+        Ok(())
+    }
+
+    /// Takes in that a subscription is open, from which on nothing is missed; or why it is not.
+    pub(super) fn opened(&mut self, opened: Opened) {
+        let Opened { id, stop, source } = opened;
+        let Some(subscription) = self.subscriptions.0.get_mut(&id).filter(|_| !stop.is_cancelled()) else { return };
+        match source {
+            Ok(source) => {
+                subscription.parked = Some(source);
+                self.say("ok", Some(id), &serde_json::json!({}));
+                self.resume(id);
+            }
+            Err(error) => {
+                self.subscriptions.0.remove(&id);
+                self.refuse(id, error);
+            }
+        }
+    }
+
+    /// Reads a subscription's stream while its reader wants more.
+    fn resume(&mut self, id: u64) {
+        let Some(subscription) = self.subscriptions.0.get_mut(&id) else { return };
+        if subscription.credits == 0 {
+            return;
+        }
+        let Some(mut source) = subscription.parked.take() else { return };
+        let (most, stop) = (subscription.credits.min(TOGETHER), subscription.stop.clone());
+        let given = async move {
+            let mut events = Vec::new();
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => None,
+                next = source.next() => next,
+            };
+            let mut next = next;
+            while let Some(event) = next {
+                let failed = event.is_err();
+                events.push(event);
+                if failed || events.len() == most {
+                    break;
+                }
+                match source.next().now_or_never() {
+                    Some(more @ Some(_)) => next = more,
+                    // Its end; it is found again.
+                    Some(None) => return Done::Given(Given { id, stop, events, source: None }),
+                    None => break,
+                }
+            }
+            let is_over = events.last().is_none_or(Result::is_err);
+            Done::Given(Given { id, stop, events, source: (!is_over).then_some(source) })
+        };
+        self.doing.push(given.boxed());
+    }
+
+    /// Takes in what a subscription gave.
+    pub(super) fn given(&mut self, given: Given) {
+        let Given { id, stop, events, source } = given;
+        let Some(subscription) = self.subscriptions.0.get_mut(&id).filter(|_| !stop.is_cancelled()) else { return };
+        subscription.credits = subscription.credits.saturating_sub(events.len());
+        let (is_over, mut error) = (source.is_none(), None);
+        subscription.parked = source;
+        let good: Vec<_> = events.into_iter().filter_map(|event| event.map_err(|e| error = Some(e)).ok()).collect();
+        let packed = subscription.packed;
+        if packed && good.iter().any(|(event, _)| event.event == What::Output) {
+            self.push(message::packed_events(id, good));
+        } else if !good.is_empty() {
+            let events = good.into_iter().map(|(event, bytes)| event.with(&bytes)).collect();
+            self.say("event", Some(id), &Events { events });
+        }
+        match (error, is_over) {
+            (Some(error), _) => {
+                self.subscriptions.0.remove(&id);
+                self.say("error", Some(id), &Refusal::from(error));
+            }
+            (None, true) => {
+                self.subscriptions.0.remove(&id);
+                self.say("end", Some(id), &serde_json::json!({}));
+            }
+            (None, false) => self.resume(id),
+        }
+    }
+
+    /// A reader takes so many more.
+    pub(super) fn more(&mut self, id: u64, credits: usize) {
+        if let Some(subscription) = self.subscriptions.0.get_mut(&id) {
+            subscription.credits = subscription.credits.saturating_add(credits).min(MOST_CREDITS);
+            self.resume(id);
+        }
+    }
+
+    /// Ends a subscription; it is answered by `end`.
+    pub(super) fn unsubscribe(&mut self, id: u64) {
+        if let Some(subscription) = self.subscriptions.0.remove(&id) {
+            subscription.stop.cancel();
+            self.say("end", Some(id), &serde_json::json!({}));
+        }
+    }
+}
+
+/// The stream that a subscription is to; the error says what is wrong with what was asked.
+fn open(
+    jobs: Arc<dyn JobService>,
+    subscribe: Subscribe,
+) -> Result<impl Future<Output = Result<Source, Error>> + Send + 'static, Error> {
+    let kinds = subscribe.events.clone().unwrap_or_else(|| vec![Kind::Status, Kind::Output]);
+    let (status, output) = (kinds.contains(&Kind::Status), kinds.contains(&Kind::Output));
+    if !status && !output {
+        return Err(Error::invalid("events", "must name status, output, or both"));
+    }
+    let cursor =
+        |text: &String| text.parse().map_err(|_| Error::invalid("cursor", "not a cursor that this service gave out"));
+    let query = OutputQuery {
+        from: subscribe.cursor.as_ref().map(cursor).transpose()?,
+        since: subscribe.since.map(|time| time.0),
+        tail: subscribe.tail,
+        follow: subscribe.follow.unwrap_or(true),
+        stream: subscribe.stream,
+    };
+    if query.tail.is_some_and(|tail| tail > OutputQuery::MAX_TAIL) {
+        return Err(Error::invalid("tail", format!("must be at most {}", OutputQuery::MAX_TAIL)));
+    }
+    let job = subscribe.job_id.map(JobId::from_uuid);
+    Ok(async move {
+        let Some(job) = job else {
+            let updates = jobs.watch(WatchQuery::All).await?;
+            return Ok(if output {
+                everything(jobs, updates, query, status).boxed()
+            } else {
+                changes(updates).boxed()
+            });
+        };
+        let mut sources: Vec<Source> = Vec::new();
+        if status {
+            sources.push(changes(jobs.watch(WatchQuery::Job(job)).await?).boxed());
+        }
+        if output {
+            sources.push(written(&*jobs, job, query).await?);
+        }
+        Ok(stream::select_all(sources).boxed())
+    })
+}
+
+fn changes(updates: impl Stream<Item = Result<JobUpdate, Error>> + Send + 'static) -> impl Stream<Item = Item> + Send {
+    updates.map(|update| update.map(|update| (Event::of_update(&update), Bytes::new())))
+}
+
+/// One job's output.
+async fn written(jobs: &dyn JobService, job: JobId, query: OutputQuery) -> Result<Source, Error> {
+    let output = jobs.output(job, query).await?;
+    Ok(output.map(move |event| event.map(|event| with_bytes(job, event))).boxed())
+}
+
+fn with_bytes(job: JobId, event: OutputEvent) -> (Event, Bytes) {
+    let said = Event::of_output(job, &event);
+    let bytes = if let OutputEvent::Chunk { bytes, .. } = event { bytes } else { Bytes::new() };
+    (said, bytes)
+}
+
+/// Changes of all jobs, and the output of each from when it was seen to run.
+struct Everything {
+    jobs: Arc<dyn JobService>,
+    updates: cmdexec_core::service::UpdateStream,
+    query: OutputQuery,
+    status: bool,
+    followed: HashSet<JobId>,
+    outputs: SelectAll<Source>,
+}
+
+fn everything(
+    jobs: Arc<dyn JobService>,
+    updates: cmdexec_core::service::UpdateStream,
+    query: OutputQuery,
+    status: bool,
+) -> impl Stream<Item = Item> + Send {
+    let query = OutputQuery { from: None, ..query };
+    let all = Everything { jobs, updates, query, status, followed: HashSet::new(), outputs: SelectAll::new() };
+    stream::unfold(all, |mut all| async move { all.next().await.map(|event| (event, all)) })
+}
+
+impl Everything {
+    async fn next(&mut self) -> Option<Item> {
+        loop {
+            tokio::select! {
+                biased;
+                update = self.updates.next() => {
+                    let update = match update? {
+                        Ok(update) => update,
+                        Err(error) => return Some(Err(error)),
+                    };
+                    let wrote = !matches!(update.status, Status::Scheduled | Status::Queued);
+                    if wrote && self.followed.len() < MOST_FOLLOWED && !self.followed.contains(&update.id) {
+                        match written(&*self.jobs, update.id, self.query).await {
+                            Ok(source) => {
+                                self.followed.insert(update.id);
+                                self.outputs.push(source);
+                            }
+                            // It is gone already.
+                            Err(Error::JobNotFound) => {}
+                            Err(error) => return Some(Err(error)),
+                        }
+                    }
+                    if self.status {
+                        return Some(Ok((Event::of_update(&update), Bytes::new())));
+                    }
+                }
+                Some(event) = self.outputs.next(), if !self.outputs.is_empty() => {
+                    if let Ok((Event { event: What::End, job_id, .. }, _)) = &event {
+                        self.followed.remove(&JobId::from_uuid(*job_id));
+                    }
+                    return Some(event);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What a worker says: each message becomes a call of its service, and the call's answer a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cmdexec_core::Error;
+use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::service::{FinishedAttempt, LeaseRequest, OutputBatch, OutputPieces, WorkerService};
+use cmdexec_wire as wire;
+use cmdexec_wire::read::{self, Malformed};
+
+use super::session::{Served, Session};
+use crate::close::{Closing, Code};
+use crate::message::{Cancel, Drain, Envelope, Ready, Started};
+
+/// How many jobs one question may ask for.
+const MOST_LEASES: usize = 1_000;
+
+/// The longest that a question waits.
+const MOST_WAIT: Duration = Duration::from_secs(60);
+
+/// Jobs of a worker that are cancelled.
+pub(super) struct Stops {
+    pub(super) worker: WorkerId,
+    pub(super) jobs: Vec<JobId>,
+}
+
+/// Takes in a worker's message.
+pub(super) fn take(session: &mut Session, envelope: &Envelope<'_>, bytes: usize) -> Result<(), Closing> {
+    let Served::Worker { work, bound } = &session.who else { return Ok(()) };
+    let (work, bound) = (Arc::clone(work), bound.clone());
+    let body = envelope.body().as_bytes();
+    match &*envelope.kind {
+        "ready" if envelope.id.is_none() => {
+            let ready: Ready = envelope.parse().map_err(|why| Closing::new(Code::Malformed, why))?;
+            let worker = said(ready.worker_id.as_deref()).and_then(|said| named(said, bound.as_ref()));
+            let credited = worker.and_then(|worker| session.credit(&work, worker, ready.credits));
+            return credited.map_err(|error| Closing::new(Code::Malformed, error.to_string()));
+        }
+        _ => {}
+    }
+    let known = ["register", "heartbeat", "ready", "drain", "started", "output", "results"];
+    if !known.contains(&&*envelope.kind) {
+        session.unknown(envelope);
+        return Ok(());
+    }
+    let id = Session::id(envelope)?;
+    let begun = match &*envelope.kind {
+        "register" => register(session, id, bytes, work, bound, body),
+        "heartbeat" => heartbeat(session, id, bytes, work, bound.as_ref(), body),
+        "output" => read::output(body)
+            .map(|read| read.and_then(|output| append(session, id, bytes, work, bound.as_ref(), output))),
+        "results" => read::reports(body)
+            .map(|read| read.and_then(|report| finish(session, id, bytes, work, bound.as_ref(), report))),
+        "ready" => Ok(ask(session, id, bytes, work, bound.as_ref(), envelope)),
+        "drain" => Ok(drain(session, id, bound.as_ref(), envelope)),
+        _ => Ok(started(session, id, bytes, work, bound.as_ref(), envelope)),
+    };
+    match begun {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => session.refuse(id, error),
+        Err(Malformed(why)) => session.refuse(id, Error::invalid("body", why)),
+    }
+    Ok(())
+}
+
+/// Takes in output that came as bytes.
+pub(super) fn packed(session: &mut Session, id: u64, packed: &Bytes, bytes: usize) -> Result<(), Closing> {
+    let Served::Worker { work, bound } = &session.who else {
+        return Err(Closing::new(Code::Malformed, "only workers send output"));
+    };
+    let (work, bound) = (Arc::clone(work), bound.clone());
+    let begun = read::packed(packed)
+        .map(|read| read.and_then(|output| append(session, id, bytes, work, bound.as_ref(), output)));
+    match begun {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => session.refuse(id, error),
+        Err(Malformed(why)) => session.refuse(id, Error::invalid("body", why)),
+    }
+    Ok(())
+}
+
+/// Says that jobs are to be stopped.
+pub(super) fn stopped(session: &mut Session, stops: Stops) {
+    let jobs = stops.jobs.iter().map(JobId::as_uuid).collect();
+    session.say("cancel", None, &Cancel { worker_id: stops.worker.to_string(), jobs });
+}
+
+type Begun = Result<(), Error>;
+type Work = Arc<dyn WorkerService>;
+
+/// Whose a message is: as it says itself, if the token may speak for that one; else as the token says.
+fn named(said: Option<WorkerId>, bound: Option<&WorkerId>) -> Result<WorkerId, Error> {
+    match (said, bound) {
+        (Some(said), Some(bound)) if said != *bound => Err(Error::Forbidden("this token speaks for another worker")),
+        (Some(said), _) => Ok(said),
+        (None, Some(bound)) => Ok(bound.clone()),
+        (None, None) => Err(Error::invalid("workerId", "is required: the token speaks for any worker")),
+    }
+}
+
+fn said(text: Option<&str>) -> Result<Option<WorkerId>, Error> {
+    text.map(str::parse::<WorkerId>).transpose().map_err(|error| Error::invalid("workerId", error.to_string()))
+}
+
+fn register(
+    session: &mut Session,
+    id: u64,
+    bytes: usize,
+    work: Work,
+    bound: Option<WorkerId>,
+    body: &[u8],
+) -> Result<Begun, Malformed> {
+    let mut registration = match read::registration(body)? {
+        Ok(registration) => registration,
+        Err(error) => return Ok(Err(error)),
+    };
+    if bound.is_some() {
+        match named(registration.worker.take(), bound.as_ref()) {
+            Ok(worker) => registration.worker = Some(worker),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    let shared = Arc::clone(&session.shared);
+    session.call(id, bytes, async move {
+        shared.limits.worker(&shared.limits.registrations, registration.worker.as_ref()).await?;
+        let registered = work.register(registration).await?;
+        Ok(wire::Registered::from(&registered))
+    });
+    Ok(Ok(()))
+}
+
+fn heartbeat(
+    session: &mut Session,
+    id: u64,
+    bytes: usize,
+    work: Work,
+    bound: Option<&WorkerId>,
+    body: &[u8],
+) -> Result<Begun, Malformed> {
+    let read = read::beat(body)?;
+    let named = read.and_then(|read::Beat { worker: said, beat }| Ok((named(said, bound)?, beat)));
+    Ok(named.map(|(worker, beat)| {
+        let shared = Arc::clone(&session.shared);
+        session.call(id, bytes, async move {
+            shared.limits.worker(&shared.limits.heartbeats, Some(&worker)).await?;
+            let reply = work.heartbeat(&worker, beat).await?;
+            Ok(wire::BeatAck::from(&reply))
+        });
+    }))
+}
+
+fn append(
+    session: &mut Session,
+    id: u64,
+    bytes: usize,
+    work: Work,
+    bound: Option<&WorkerId>,
+    output: read::Output,
+) -> Begun {
+    let worker = named(output.worker, bound)?;
+    append_as(session, id, bytes, work, worker, output.batches);
+    Ok(())
+}
+
+fn append_as(session: &mut Session, id: u64, bytes: usize, work: Work, worker: WorkerId, batches: Vec<OutputBatch>) {
+    session.call(id, bytes, async move {
+        let acks = work.append_output(&worker, batches).await?.into_iter();
+        let acks = acks.map(|ack| match ack {
+            Ok(ack) => Ok(wire::BatchAck::accepted(ack.cancel)),
+            Err(error) => wire::BatchAck::refused(error),
+        });
+        let acks: Vec<_> = acks.collect::<Result<_, Error>>()?;
+        let cancel = acks.iter().any(|ack| ack.cancel);
+        Ok(wire::OutputAck { ok: true, cancel, batches: Some(acks) })
+    });
+}
+
+fn finish(
+    session: &mut Session,
+    id: u64,
+    bytes: usize,
+    work: Work,
+    bound: Option<&WorkerId>,
+    report: read::Report,
+) -> Begun {
+    let worker = named(report.worker, bound)?;
+    if !report.zips.is_empty() {
+        return Err(Error::invalid("resultZipBase64", "is not taken here: upload it by HTTP"));
+    }
+    let attempts: Vec<FinishedAttempt> = report.attempts;
+    session.call(id, bytes, async move {
+        let acks = work.finish(&worker, attempts).await?.into_iter();
+        let acks = acks.map(|ack| match ack {
+            Ok(()) => Ok(wire::BatchAck::accepted(false)),
+            Err(error) => wire::BatchAck::refused(error),
+        });
+        Ok(wire::ReportAck { ok: true, results: Some(acks.collect::<Result<_, Error>>()?) })
+    });
+    Ok(())
+}
+
+/// A question that is answered once.
+fn ask(
+    session: &mut Session,
+    id: u64,
+    bytes: usize,
+    work: Work,
+    bound: Option<&WorkerId>,
+    envelope: &Envelope<'_>,
+) -> Begun {
+    let ready: Ready = envelope.parse().map_err(|why| Error::invalid("body", why))?;
+    let worker = named(said(ready.worker_id.as_deref())?, bound)?;
+    let Some(wait) = ready.wait_ms else {
+        return Err(Error::invalid("waitMs", "is required where there is an id; without one, credits stand"));
+    };
+    if !(1..=MOST_LEASES).contains(&ready.credits) {
+        return Err(Error::invalid("credits", format!("must be a whole number from 1 to {MOST_LEASES}")));
+    }
+    let wait = Duration::from_millis(wait);
+    if wait > MOST_WAIT {
+        return Err(Error::invalid("waitMs", "must be at most 60000"));
+    }
+    let closing = session.shared.closing.clone();
+    let call = async move {
+        let leased = tokio::select! {
+            biased;
+            leased = work.lease(&worker, LeaseRequest { max: ready.credits, wait }) => leased?,
+            // What was claimed for a question that is dropped goes back.
+            () = closing.cancelled() => Vec::new(),
+        };
+        Ok(wire::Leases { jobs: leased.iter().map(wire::Lease::from).collect() })
+    };
+    if wait.is_zero() {
+        session.call(id, bytes, call)
+    } else {
+        session.long_call(id, bytes, call)
+    }
+    Ok(())
+}
+
+fn drain(session: &mut Session, id: u64, bound: Option<&WorkerId>, envelope: &Envelope<'_>) -> Begun {
+    let drain: Drain = envelope.parse().map_err(|why| Error::invalid("body", why))?;
+    let worker = named(said(drain.worker_id.as_deref())?, bound)?;
+    session.drain(&worker, id);
+    Ok(())
+}
+
+/// What a worker has begun with: whether it is to be stopped already.
+fn started(
+    session: &mut Session,
+    id: u64,
+    bytes: usize,
+    work: Work,
+    bound: Option<&WorkerId>,
+    envelope: &Envelope<'_>,
+) -> Begun {
+    let started: Started = envelope.parse().map_err(|why| Error::invalid("body", why))?;
+    let worker = named(said(started.worker_id.as_deref())?, bound)?;
+    let batch = |held: wire::Held| {
+        let token = held.lease_token.parse().map_err(|_| Error::invalid("leaseToken", "is not a lease token"))?;
+        let pieces = OutputPieces::Numbered(Vec::new());
+        Ok(OutputBatch { job: JobId::from_uuid(held.job_id), token: Some(token), pieces })
+    };
+    let batches = started.jobs.into_iter().map(batch).collect::<Result<_, Error>>()?;
+    append_as(session, id, bytes, work, worker, batches);
+    Ok(())
+}

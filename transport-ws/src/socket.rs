@@ -1,0 +1,126 @@
+//! One end of a WebSocket: what is to be sent waits in its buffer while the other end takes it, and reading goes on beside.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+#[cfg(feature = "server")]
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::close::{Closing, Code};
+
+/// How much is gathered before it is written without being flushed.
+const GATHER: usize = 16 * 1024;
+
+/// One end of a socket.
+pub(crate) struct Socket<S> {
+    ws: WebSocketStream<S>,
+    /// How much was sent since the buffer was last empty.
+    unflushed: usize,
+}
+
+/// What happens at a socket.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Message(Message),
+    /// What waited has been taken.
+    Flushed,
+    /// The other end is gone, or says what is no WebSocket; with what to say to it.
+    Ended(Ended),
+}
+
+/// How a socket ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The connection is gone.
+    Gone(String),
+    /// The other end broke the rules.
+    Broken(Closing),
+}
+
+/// Settings for a socket whose messages have at most so many bytes.
+pub(crate) fn config(most: usize, read_buffer: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(read_buffer)
+        .write_buffer_size(GATHER)
+        .max_message_size(Some(most))
+        .max_frame_size(Some(most))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// The server's end of a connection that was upgraded.
+    #[cfg(feature = "server")]
+    pub(crate) async fn serving(io: S, config: WebSocketConfig) -> Self {
+        Self::over(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+    }
+
+    pub(crate) fn over(ws: WebSocketStream<S>) -> Self {
+        Self { ws, unflushed: 0 }
+    }
+
+    /// How much waits to be taken, at most.
+    #[cfg(feature = "server")]
+    pub(crate) fn unflushed(&self) -> usize {
+        self.unflushed
+    }
+
+    /// Puts a message behind what waits.
+    pub(crate) fn send(&mut self, message: Message) {
+        self.unflushed += message.len() + 16;
+        // What fails here fails again when it is flushed, where it is heeded.
+        let _ = Pin::new(&mut self.ws).start_send(message);
+    }
+
+    /// What happens next. Cancellation safe.
+    pub(crate) async fn next(&mut self, may_read: bool) -> Event {
+        poll_fn(|cx| self.poll(cx, may_read)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, may_read: bool) -> Poll<Event> {
+        if self.unflushed > 0
+            && let Poll::Ready(flushed) = Pin::new(&mut self.ws).poll_flush(cx)
+        {
+            self.unflushed = 0;
+            return Poll::Ready(flushed.map_or_else(ended, |()| Event::Flushed));
+        }
+        if !may_read {
+            return Poll::Pending;
+        }
+        match Pin::new(&mut self.ws).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => Poll::Ready(Event::Message(message)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(ended(error)),
+            Poll::Ready(None) => Poll::Ready(Event::Ended(Ended::Gone("closed".to_owned()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Says why it ends, and waits until the other end has heard it. To be bounded in time.
+    pub(crate) async fn close(mut self, closing: &Closing) {
+        self.send(Message::Close(Some(closing.frame())));
+        loop {
+            match self.next(true).await {
+                Event::Ended(_) => return,
+                Event::Message(_) | Event::Flushed => {}
+            }
+        }
+    }
+}
+
+fn ended(error: Error) -> Event {
+    Event::Ended(match error {
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            let reason = format!("a message may have {max_size} bytes, not {size}");
+            Ended::Broken(Closing::new(Code::TooLarge, reason))
+        }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ended::Gone("reset".to_owned()),
+        Error::Protocol(error) => Ended::Broken(Closing::new(Code::Protocol, error.to_string())),
+        Error::Utf8(_) => Ended::Broken(Closing::new(Code::NotUtf8, "a text is not UTF-8")),
+        error => Ended::Gone(error.to_string()),
+    })
+}

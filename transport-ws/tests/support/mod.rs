@@ -1,0 +1,202 @@
+//! A real server on loopback, with the socket at its path and HTTP beside it, and clients of both.
+#![allow(clippy::allow_attributes, dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::files::Files;
+use cmdexec_core::id::{Owner, WorkerId};
+use cmdexec_core::service::{Role, Services};
+use cmdexec_core::store::MemoryStore;
+use cmdexec_core::time::{Clock, SystemClock, Timestamp};
+use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
+use cmdexec_transport_http as http;
+use cmdexec_transport_ws::client::Options as ClientOptions;
+use cmdexec_transport_ws::server::{Options, PATH};
+use cmdexec_transport_ws::{Client, Server};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
+
+/// A running server.
+#[derive(Debug)]
+pub struct World {
+    pub address: SocketAddr,
+    pub keys: Keys,
+    pub server: Server,
+    pub shutdown: CancellationToken,
+    serving: JoinHandle<std::io::Result<usize>>,
+}
+
+/// No limits: tests call more often than people do.
+pub fn unlimited() -> Options {
+    let mut options = Options::default();
+    (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (0, 0, 0, 0);
+    options
+}
+
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::with(unlimited()).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let coordinator = Coordinator::builder(MemoryStore::new()).files(Files::in_memory()).build().await.unwrap();
+        Self::over(Arc::new(coordinator), options).await
+    }
+
+    pub async fn over(services: Arc<dyn Services>, options: Options) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, services, options)
+    }
+
+    pub fn on(listener: TcpListener, services: Arc<dyn Services>, options: Options) -> Self {
+        let keys = Keys::new("the secret of the users, long enough", "the secret of the workers, long enough").unwrap();
+        let server = Server::builder(Arc::clone(&services), keys.clone()).options(options).build().unwrap();
+        let mut plain = http::server::Options::default();
+        (plain.max_jobs, plain.max_heartbeats, plain.max_registrations, plain.max_requests) = (0, 0, 0, 0);
+        plain.push = Some(http::server::Push { path: PATH.to_owned(), port: None });
+        let by_http = http::Server::builder(services, keys.clone()).options(plain).mount(PATH, server.clone());
+        let by_http = by_http.build().unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { by_http.serve(listener, shutdown).await }
+        });
+        Self { address, keys, server, shutdown, serving }
+    }
+
+    /// Ends both halves; how many sockets had to be cut.
+    pub async fn stop(self) -> usize {
+        let cut = self.server.close(Duration::from_secs(5)).await;
+        self.shutdown.cancel();
+        self.serving.await.unwrap().unwrap();
+        cut
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    pub fn user_token(&self, name: &str, role: Role) -> String {
+        self.keys.mint_user(&UserClaims::new(name.parse::<Owner>().unwrap(), role, now()))
+    }
+
+    pub fn worker_token(&self, id: Option<&str>) -> String {
+        let id = id.map(|id| id.parse::<WorkerId>().unwrap());
+        self.keys.mint_worker(&WorkerClaims::new(id, now()))
+    }
+
+    /// A user's client.
+    pub fn user(&self, name: &str, role: Role) -> Client {
+        let files = http::Client::builder(format!("http://{}", self.address));
+        let files = files.user_token(self.user_token(name, role)).build().unwrap();
+        let client = Client::builder(self.url()).user_token(self.user_token(name, role)).files(Arc::new(files));
+        client.options(quick()).build().unwrap()
+    }
+
+    /// A worker's client.
+    pub fn worker(&self, id: Option<&str>) -> Client {
+        let client = Client::builder(self.url()).worker_token(self.worker_token(id)).options(quick());
+        client.worker_files(Arc::new(self.plain_worker(id))).build().unwrap()
+    }
+
+    /// A worker's client, by HTTP.
+    pub fn plain_worker(&self, id: Option<&str>) -> http::Client {
+        http::Client::builder(format!("http://{}", self.address)).worker_token(self.worker_token(id)).build().unwrap()
+    }
+
+    /// A bare socket whose handshake carried this token as its header says.
+    pub async fn bare(&self, header: &str, token: &str) -> Bare {
+        let mut request = format!("ws://{}{PATH}", self.address).into_client_request().unwrap();
+        let name: ::http::HeaderName = header.parse().unwrap();
+        request.headers_mut().insert(name, token.parse().unwrap());
+        Bare::open(request).await
+    }
+
+    pub async fn bare_worker(&self, id: &str) -> Bare {
+        let mut bare = self.bare("x-worker-token", &self.worker_token(Some(id))).await;
+        assert_eq!(bare.next().await["type"], "welcome");
+        bare
+    }
+
+    pub async fn bare_user(&self, name: &str) -> Bare {
+        let token = format!("Bearer {}", self.user_token(name, Role::User));
+        let mut bare = self.bare("authorization", &token).await;
+        assert_eq!(bare.next().await["type"], "welcome");
+        bare
+    }
+}
+
+/// Tests that break things don't wait long for them to be mended.
+pub fn quick() -> ClientOptions {
+    let mut options = ClientOptions::default();
+    options.backoff = Duration::from_millis(2);
+    options.max_backoff = Duration::from_millis(50);
+    options
+}
+
+/// A socket that knows nothing of the protocol.
+#[derive(Debug)]
+pub struct Bare(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Bare {
+    pub async fn open(request: ::http::Request<()>) -> Self {
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        Self(socket)
+    }
+
+    pub async fn say(&mut self, text: &Value) {
+        self.0.send(Message::text(text.to_string())).await.unwrap();
+    }
+
+    /// The next text.
+    pub async fn next(&mut self) -> Value {
+        loop {
+            match self.message().await {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("expected a text, not {other:?}"),
+            }
+        }
+    }
+
+    /// The answer to a request.
+    pub async fn ask(&mut self, kind: &str, id: u64, body: Value) -> Value {
+        self.say(&serde_json::json!({ "type": kind, "id": id, "body": body })).await;
+        loop {
+            let answer = self.next().await;
+            if answer["id"] == id {
+                return answer;
+            }
+        }
+    }
+
+    pub async fn message(&mut self) -> Message {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.0.next()).await;
+        next.expect("nothing came").expect("the socket ended without saying why").unwrap()
+    }
+
+    /// Waits for the close; its code and reason.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Message::Close(frame) = self.message().await {
+                let frame = frame.unwrap();
+                return (frame.code.into(), frame.reason.to_string());
+            }
+        }
+    }
+}
