@@ -1,6 +1,7 @@
-//! From submission until an idle worker has the job, by long poll.
+//! From submission until an idle worker has the job: by long poll, and pushed.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,13 +16,8 @@ use crate::stats::{Sample, ms};
 use crate::table::{Report, ratio};
 use crate::{children, machine, serve, submit};
 
-/// Measures and prints.
-pub(crate) async fn bench(dir: &Path, jobs: usize) -> Result<()> {
-    let sync = machine::fdatasync(dir)?;
-    let path = dir.join("latency.db");
-    machine::remove_database(&path);
-    let (server, url) = children::server(&path).await?;
-    let service = serve::worker_client(&url)?;
+/// From each of so many submissions until an idle worker has the job, by this service.
+pub(crate) async fn measure(url: &str, service: Arc<dyn WorkerService>, jobs: usize) -> Result<Sample> {
     let worker: WorkerId = "bench".parse()?;
     let registration = Registration { worker: Some(worker.clone()), ..Registration::new("bench", 2, 1_024) };
     service.register(registration).await?;
@@ -37,7 +33,7 @@ pub(crate) async fn bench(dir: &Path, jobs: usize) -> Result<()> {
         }
         anyhow::Ok(())
     });
-    let mut connection = Connection::open(&url, &serve::user_token()?).await?;
+    let mut connection = Connection::open(url, &serve::user_token()?).await?;
     let body = Bytes::from(submit::spec());
     let mut times = Vec::with_capacity(jobs);
     for _ in 0..jobs {
@@ -48,19 +44,30 @@ pub(crate) async fn bench(dir: &Path, jobs: usize) -> Result<()> {
         times.push(arrivals.recv().await.context("the worker has ended")?.duration_since(start));
     }
     working.await.context("a task panicked")??;
+    ensure!(times.len() == jobs);
+    Ok(Sample::new(times))
+}
+
+/// Measures and prints.
+pub(crate) async fn bench(dir: &Path, jobs: usize) -> Result<()> {
+    let sync = machine::fdatasync(dir)?;
+    let path = dir.join("latency.db");
+    machine::remove_database(&path);
+    let (server, url) = children::server(&path).await?;
+    let polled = measure(&url, Arc::new(serve::worker_client(&url)?), jobs).await?;
+    let pushed = measure(&url, Arc::new(serve::worker_socket(&serve::socket_url(&url))?), jobs).await?;
     server.kill().await?;
     machine::remove_database(&path);
-    ensure!(times.len() == jobs);
 
-    let times = Sample::new(times);
-    let mut report = Report::new(
-        "Idle: submit → worker has it, long poll over HTTP",
-        &["what", "p50", "p99", "p50 × fdatasync", "at most"],
-    );
-    report.row(["fdatasync".into(), ms(sync.p50), String::new(), String::new(), String::new()]);
-    let p50 = times.quantile(0.5);
-    let times_sync = ratio(p50.as_secs_f64() / sync.p50.as_secs_f64());
-    report.row(["submit → worker".into(), ms(p50), ms(times.quantile(0.99)), times_sync, "6".into()]);
+    let columns = ["what", "p50", "p99", "p50 × fdatasync", "at most", "p99 × fdatasync", "at most"];
+    let mut report = Report::new("Idle: submit → worker has it", &columns);
+    let none = String::new;
+    report.row(["fdatasync".into(), ms(sync.p50), none(), none(), none(), none(), none()]);
+    let to_sync = |time: Duration| ratio(time.as_secs_f64() / sync.p50.as_secs_f64());
+    for (name, times) in [("long poll over HTTP", polled), ("pushed over a socket", pushed)] {
+        let (p50, p99) = (times.quantile(0.5), times.quantile(0.99));
+        report.row([name.into(), ms(p50), ms(p99), to_sync(p50), "6".into(), to_sync(p99), "25".into()]);
+    }
     report.print();
     Ok(())
 }

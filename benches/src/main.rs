@@ -21,6 +21,7 @@ mod million;
 mod noop;
 mod output;
 mod process;
+mod push;
 mod rest;
 mod serve;
 mod stats;
@@ -71,8 +72,38 @@ enum Bench {
         /// The worker's slots.
         #[arg(long, default_value_t = 8)]
         slots: usize,
+        /// Over a socket rather than HTTP.
+        #[arg(long)]
+        socket: bool,
     },
-    /// From submission until an idle worker has the job, by long poll.
+    /// No-op jobs from submission to result, by workers over sockets and by long poll.
+    Push {
+        /// How many jobs.
+        #[arg(long, default_value_t = 100_000)]
+        jobs: usize,
+        /// How many workers.
+        #[arg(long, default_value_t = 16)]
+        workers: usize,
+    },
+    /// A server with thousands of idle workers at its sockets.
+    Sockets {
+        /// How many workers.
+        #[arg(long, default_value_t = 5_000)]
+        workers: usize,
+        /// For how long it is measured, in seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// Changes of jobs to somebody who watches all of them over a socket.
+    Updates {
+        /// How many changes a second.
+        #[arg(long, default_value_t = 10_000)]
+        rate: usize,
+        /// For how long, in seconds.
+        #[arg(long, default_value_t = 10)]
+        seconds: usize,
+    },
+    /// From submission until an idle worker has the job, by long poll and pushed.
     Latency {
         /// How many jobs.
         #[arg(long, default_value_t = 1_000)]
@@ -168,7 +199,11 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
             submit::bench(&dir, 5).await?;
             noop::bench(&dir, 40_000).await?;
             embedded::bench(&dir, 60_000).await?;
-            process::bench(&dir, 8_000, 8).await?;
+            process::bench(&dir, 8_000, 8, false).await?;
+            process::bench(&dir, 8_000, 8, true).await?;
+            push::noop::bench(&dir, 100_000, 16).await?;
+            push::idle::bench(&dir, 5_000, 20).await?;
+            push::updates::bench(&dir, 10_000, 10).await?;
             latency::bench(&dir, 1_000).await?;
             idle::bench(&dir, 1_000, 20).await?;
             load::bench(&dir, 100, 1_000).await?;
@@ -183,7 +218,10 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Submit { seconds } => submit::bench(&dir, seconds).await,
         Bench::Noop { jobs } => noop::bench(&dir, jobs).await,
         Bench::Embedded { jobs } => embedded::bench(&dir, jobs).await,
-        Bench::Process { jobs, slots } => process::bench(&dir, jobs, slots).await,
+        Bench::Process { jobs, slots, socket } => process::bench(&dir, jobs, slots, socket).await,
+        Bench::Push { jobs, workers } => push::noop::bench(&dir, jobs, workers).await,
+        Bench::Sockets { workers, seconds } => push::idle::bench(&dir, workers, seconds).await,
+        Bench::Updates { rate, seconds } => push::updates::bench(&dir, rate, seconds).await,
         Bench::Latency { jobs } => latency::bench(&dir, jobs).await,
         Bench::Million { queued } => million::bench(&dir, queued).await,
         Bench::Classes { classes } => classes::bench(&dir, classes).await,

@@ -1,4 +1,4 @@
-//! `true` as a process, end to end: output captured, result durable, one server and one worker process over HTTP.
+//! `true` as a process, end to end: output captured, result durable, one server and one worker process over HTTP or a socket.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::table::{Report, mib, rate, ratio};
 use crate::{children, machine, serve};
 
 /// Measures and prints.
-pub(crate) async fn bench(dir: &Path, jobs: usize, slots: usize) -> Result<()> {
+pub(crate) async fn bench(dir: &Path, jobs: usize, slots: usize, socket: bool) -> Result<()> {
     let plain = machine::spawn_plain(slots).await?;
     let isolated = machine::spawn_isolated(dir, slots).await?;
     let path = dir.join("process.db");
@@ -20,7 +20,8 @@ pub(crate) async fn bench(dir: &Path, jobs: usize, slots: usize) -> Result<()> {
     let mut connection = Connection::open(&url, &serve::user_token()?).await?;
     let spec = r#"{"args":["/bin/true"]}"#;
     let batch = Bytes::from(format!(r#"{{"jobs":[{}]}}"#, vec![spec; 1_000].join(",")));
-    let worker = children::worker(&url, slots).await?;
+    let worker_url = if socket { serve::socket_url(&url) } else { url.clone() };
+    let worker = children::worker(&worker_url, slots).await?;
     let start = Instant::now();
     for _ in 0..jobs / 1_000 {
         connection.post("/api/jobs/create-batch", batch.clone()).await?;
@@ -40,7 +41,8 @@ pub(crate) async fn bench(dir: &Path, jobs: usize, slots: usize) -> Result<()> {
     machine::remove_database(&path);
 
     let columns = ["what", "measured", "ratio", "at least", "processor", "peak memory"];
-    let title = format!("`true` as a process, end to end, {slots} slots");
+    let way = if socket { "over a socket" } else { "over HTTP" };
+    let title = format!("`true` as a process, end to end, {slots} slots, {way}");
     let mut report = Report::new(&title, &columns);
     let none = String::new;
     report.row(["bare spawn".into(), rate(plain), none(), none(), none(), none()]);

@@ -9,13 +9,14 @@ use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::ProcessExecutor;
 use cmdexec_core::files::Files;
 use cmdexec_core::id::Owner;
-use cmdexec_core::service::{Role, WorkerService};
+use cmdexec_core::service::{Role, Services, WorkerService};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
 use cmdexec_core::worker::Worker;
 use cmdexec_store_sqlite::SqliteStore;
 use cmdexec_transport_http::client::Client;
 use cmdexec_transport_http::server::{Options, Server};
+use cmdexec_transport_ws::server::PATH;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,16 @@ pub(crate) fn worker_client(url: &str) -> Result<Client> {
     Ok(Client::builder(url).worker_token(worker_token()?).build()?)
 }
 
+/// A worker's client over a socket.
+pub(crate) fn worker_socket(url: &str) -> Result<cmdexec_transport_ws::Client> {
+    Ok(cmdexec_transport_ws::Client::builder(url).worker_token(worker_token()?).build()?)
+}
+
+/// Where the sockets of a server are that is known by its HTTP URL.
+pub(crate) fn socket_url(url: &str) -> String {
+    url.replacen("http", "ws", 1)
+}
+
 /// Serves a database until it is killed; prints its URL when it listens.
 pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
     let store = SqliteStore::open(database).await?;
@@ -59,7 +70,13 @@ pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
     options.max_registrations = 0;
     options.max_requests = 0;
     options.max_file_size = MAX_FILE;
-    let server = Server::builder(coordinator, keys()?).options(options).build()?;
+    options.max_connections = 20_000;
+    let mut sockets = cmdexec_transport_ws::server::Options::default();
+    (sockets.max_jobs, sockets.max_heartbeats, sockets.max_registrations, sockets.max_requests) = (0, 0, 0, 0);
+    (sockets.max_sockets, sockets.max_sockets_per_token) = (100_000, 100_000);
+    let services: Arc<dyn Services> = coordinator;
+    let sockets = cmdexec_transport_ws::Server::builder(Arc::clone(&services), keys()?).options(sockets).build()?;
+    let server = Server::builder(services, keys()?).options(options).mount(PATH, sockets).build()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
     server.serve(listener, CancellationToken::new()).await?;
@@ -68,7 +85,8 @@ pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
 
 /// Works for a server until it is killed; prints its id when it has registered.
 pub(crate) async fn worker(url: &str, slots: usize) -> Result<()> {
-    let service: Arc<dyn WorkerService> = Arc::new(worker_client(url)?);
+    let service: Arc<dyn WorkerService> =
+        if url.starts_with("ws") { Arc::new(worker_socket(url)?) } else { Arc::new(worker_client(url)?) };
     let work_dir = tempfile::tempdir()?;
     let mut worker = Worker::builder(service, ProcessExecutor::default())
         .slots(slots)

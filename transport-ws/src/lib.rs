@@ -1,6 +1,6 @@
 //! The push channel: both services of Command Executor over one WebSocket.
 //!
-//! - [`Server`] (feature `server`) answers at a path of another server, or on a listener of its own. Workers get jobs pushed the moment they
+//! - [`Server`] (feature `server`) answers at a path of another server. Workers get jobs pushed the moment they
 //!   exist, users watch theirs live.
 //! - [`Client`] (feature `client`) implements [`JobService`](cmdexec_core::service::JobService) and
 //!   [`WorkerService`](cmdexec_core::service::WorkerService) over such a socket, which it opens again whenever it breaks.

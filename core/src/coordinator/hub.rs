@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{lock, view};
 use crate::id::{JobId, Owner};
-use crate::job::Job;
-use crate::service::JobUpdate;
+use crate::job::{Job, State};
+use crate::service::{JobUpdate, Stops};
 
 /// How many changes a watcher of all jobs may be behind before it misses some.
 const BEHIND: usize = 4_096;
@@ -19,6 +19,8 @@ const BEHIND: usize = 4_096;
 pub(super) struct Hub {
     topics: Mutex<HashMap<JobId, watch::Sender<News>>>,
     all: broadcast::Sender<(Owner, JobUpdate)>,
+    /// Workers that want to know at once what is cancelled.
+    pub(super) stops: Stops,
     closed: CancellationToken,
 }
 
@@ -31,13 +33,21 @@ pub(super) struct News {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { topics: Mutex::default(), all: broadcast::Sender::new(BEHIND), closed: CancellationToken::new() }
+        Self {
+            topics: Mutex::default(),
+            all: broadcast::Sender::new(BEHIND),
+            stops: Stops::default(),
+            closed: CancellationToken::new(),
+        }
     }
 }
 
 impl Hub {
     /// A job has changed; committed.
     pub(super) fn publish(&self, job: &Job) {
+        if let State::Cancelling { lease, .. } = &job.life.state {
+            self.stops.tell(&lease.worker, &[job.id]);
+        }
         let is_watched = lock(&self.topics).contains_key(&job.id);
         if !is_watched && self.all.receiver_count() == 0 {
             return;

@@ -12,7 +12,7 @@ use crate::files::{ByteStream, Download, FileId, GetRange};
 use crate::id::{JobId, LeaseToken, WorkerId};
 use crate::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
-    Registration, WorkerPrincipal, WorkerService,
+    Registration, StopStream, WorkerPrincipal, WorkerService,
 };
 
 /// How long an ask waits at the most.
@@ -78,6 +78,11 @@ impl WorkerService for WorkerJobs {
             }
             answer => answer,
         }
+    }
+
+    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
+        self.may_speak_for(worker)?;
+        Ok(self.shared.hub.stops.listen(worker))
     }
 
     async fn append_output(

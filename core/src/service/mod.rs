@@ -12,6 +12,7 @@ use crate::Error;
 
 mod ext;
 mod job;
+mod stops;
 mod worker;
 
 pub use ext::JobServiceExt;
@@ -20,6 +21,7 @@ pub use job::{
     OutputQuery, OutputStream, ParseCursorError, Role, Stats, Submission, SubmittedJob, UpdateStream, UserPrincipal,
     WatchQuery, WorkerStatus, WorkerView,
 };
+pub use stops::{StopStream, Stops};
 pub use worker::{
     FinalOutput, FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
     OutputPieces, Registered, Registration, Usage, WorkerPrincipal, WorkerService,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::WorkerStatus;
+use super::{StopStream, WorkerStatus};
 use crate::Error;
 use crate::executor::{Capabilities, OutputChunk};
 use crate::files::{ByteStream, Download, FileId, GetRange};
@@ -46,6 +46,14 @@ pub trait WorkerService: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Error::WorkerNotFound`]: register again. [`Error::Forbidden`]: the worker was removed and its leases have ended.
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error>;
+
+    /// Jobs that the worker has and that are cancelled, from now on and as it happens. It only saves waiting for the heartbeat that says the same
+    /// and is what counts: a stream may miss some, and a service that can't tell gives one that stays silent, as this does unless it is implemented. Who
+    /// wraps another service must hand its stream on.
+    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
+        let _ = worker;
+        Ok(Box::pin(futures_util::stream::pending()))
+    }
 
     /// Asks for jobs; waits until there is one that fits, at most `wait` (and at most 60 s).
     ///

@@ -31,6 +31,7 @@ mod report;
 mod room;
 mod runtime;
 mod session;
+mod stops;
 mod usage;
 
 use std::sync::Arc;

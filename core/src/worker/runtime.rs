@@ -16,7 +16,7 @@ use super::handle::{Ended, Phase};
 use super::held::Held;
 use super::inputs::Inputs;
 use super::options::Options;
-use super::{lease, outbox, report, session};
+use super::{lease, outbox, report, session, stops};
 use crate::Error;
 use crate::executor::{Executor, GRACE};
 use crate::id::{JobId, WorkerId};
@@ -134,6 +134,7 @@ pub(super) async fn run(shared: Arc<Shared>, session: session::Session) -> Ended
     rooms.spawn(lease::run(Arc::clone(&shared)));
     rooms.spawn(outbox::run(Arc::clone(&shared)));
     rooms.spawn(report::run(Arc::clone(&shared)));
+    rooms.spawn(stops::run(Arc::clone(&shared)));
 
     let mut panicked = None;
     tokio::select! {

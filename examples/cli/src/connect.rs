@@ -1,6 +1,7 @@
 //! Where the server is, and who asks.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cmdexec_transport_http::Client;
@@ -18,8 +19,24 @@ struct Config {
     token: Option<String>,
 }
 
-/// The service that was asked for: a flag beats the environment, which beats the file.
+/// The service that was asked for.
 pub(crate) fn client(server: &Server) -> anyhow::Result<Client> {
+    let (url, token) = named(server)?;
+    // `ws` becomes `http`, `wss` becomes `https`.
+    let url = url.strip_prefix("ws").map_or_else(|| url.clone(), |rest| format!("http{rest}"));
+    Ok(Client::builder(url).user_token(token).build()?)
+}
+
+/// The same over a socket. Where there is none, that is soon known.
+pub(crate) fn socket(server: &Server) -> anyhow::Result<cmdexec_transport_ws::Client> {
+    let (url, token) = named(server)?;
+    let mut options = cmdexec_transport_ws::client::Options::default();
+    (options.connect_timeout, options.retry_for) = (Duration::from_secs(3), Duration::from_secs(1));
+    Ok(cmdexec_transport_ws::Client::builder(url).user_token(token).options(options).build()?)
+}
+
+/// The server and the token: a flag beats the environment, which beats the file.
+fn named(server: &Server) -> anyhow::Result<(String, String)> {
     let config = config(server)?;
     let url = server.url.clone().or_else(|| variable("CMDEXEC_URL")).or_else(|| variable("SERVER_URL")).or(config.url);
     let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
@@ -27,7 +44,7 @@ pub(crate) fn client(server: &Server) -> anyhow::Result<Client> {
     let Some(token) = token else {
         bail!("there is no token: set CMDEXEC_TOKEN, or make one with `cmdexec token user --id YOU`");
     };
-    Ok(Client::builder(url).user_token(token).build()?)
+    Ok((url, token))
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -61,7 +61,7 @@ async fn call(cli: &Cli, jobs: &dyn JobService) -> anyhow::Result<Exit> {
         Command::Cancel(args) => commands::cancel::run(jobs, args, json).await,
         Command::Workers(args) => commands::workers::run(jobs, args, json).await,
         Command::Stats => commands::stats::run(jobs, json).await,
-        Command::Watch(args) => commands::watch::run(jobs, args, json).await,
+        Command::Watch(args) => commands::watch::run(&connect::socket(&cli.server)?, jobs, args, json).await,
         Command::Token(_) | Command::Completions { .. } => Ok(Exit::OK),
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::id::Owner;
-use cmdexec_core::service::Role;
+use cmdexec_core::limiter::{LocalLimiter, RateLimiter};
+use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::{MemoryStore, Store};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
@@ -26,6 +27,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let signals = signals::listen().context("listening for signals")?;
     let listener = listen(options.address, "PORT").await?;
     let address = listener.local_addr()?;
+    let ws_listener = match options.ws_address {
+        Some(address) => Some(listen(address, "WS_PORT").await?),
+        None => None,
+    };
     let metrics = match options.metrics {
         Some(address) => Some((metrics::install()?, listen(address, "METRICS_BIND").await?)),
         None => None,
@@ -42,7 +47,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut http = options.http.clone();
     // The rest is for the store, which has little to do.
     http.drain = options.shutdown_timeout * 3 / 4;
-    let server = Server::builder(Arc::clone(&coordinator) as _, keys.clone()).options(http).build()?;
+    // One limiter, so that a request counts the same whichever way it comes.
+    let limiter: Arc<dyn RateLimiter> = Arc::new(LocalLimiter::with_clock(Arc::new(SystemClock)));
+    let sockets = sockets(&http, Arc::clone(&coordinator) as _, keys.clone(), Arc::clone(&limiter))?;
+    let drain = http.drain;
+    let server = Server::builder(Arc::clone(&coordinator) as _, keys.clone()).options(http).limiter(limiter);
+    let server = server.mount(cmdexec_transport_ws::server::PATH, sockets.clone()).build()?;
 
     if let Some((recorder, listener)) = metrics {
         println!("metrics on http://{}/metrics", listener.local_addr()?);
@@ -52,7 +62,19 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     announce(&options, address, &keys);
 
     let ending = async {
-        let left = server.serve(listener, signals.asked.clone()).await?;
+        let own_port = async {
+            match ws_listener {
+                Some(listener) => server.serve(listener, signals.asked.clone()).await,
+                None => Ok(0),
+            }
+        };
+        let closing = async {
+            signals.asked.cancelled().await;
+            std::io::Result::Ok(sockets.close(drain).await)
+        };
+        let served = server.serve(listener, signals.asked.clone());
+        let (left, elsewhere, cut) = tokio::try_join!(served, own_port, closing)?;
+        let left = left + elsewhere + cut;
         anyhow::Ok((left, coordinator.shutdown(options.shutdown_timeout / 4).await))
     };
     let (left, is_closed) = tokio::select! {
@@ -68,6 +90,23 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The push channel, with the limits of HTTP.
+fn sockets(
+    http: &cmdexec_transport_http::server::Options,
+    services: Arc<dyn Services>,
+    keys: Keys,
+    limiter: Arc<dyn RateLimiter>,
+) -> anyhow::Result<cmdexec_transport_ws::Server> {
+    let mut options = cmdexec_transport_ws::server::Options::default();
+    options.rate_window = http.rate_window;
+    options.max_jobs = http.max_jobs;
+    options.max_heartbeats = http.max_heartbeats;
+    options.max_registrations = http.max_registrations;
+    options.max_requests = http.max_requests;
+    options.limiter_fails_closed = http.limiter_fails_closed;
+    Ok(cmdexec_transport_ws::Server::builder(services, keys).options(options).limiter(limiter).build()?)
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -141,7 +180,7 @@ or
   cmdexec run 'echo hello'
 
 It waits for a worker:
-  WORKER_TOKEN={worker} cmdexec-worker --server-url http://{address}
+  WORKER_TOKEN={worker} cmdexec-worker --server-url ws://{address}
 
 The API: http://{address}/api/docs",
         user = keys.mint_user(&user),

@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) token_ttl: Duration,
     pub(crate) coordinator: coordinator::Options,
     pub(crate) http: server::Options,
+    /// Where else to listen: there workers are told to find the push channel.
+    pub(crate) ws_address: Option<SocketAddr>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) log_format: logs::Format,
@@ -78,6 +80,10 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     let coordinator = coordinator(s);
     http.max_file_size = coordinator.max_file_size;
 
+    let ws_port = s.setting("WS_PORT", "A second port, which workers are told for the push channel (/api/ws)");
+    let ws_port = ws_port.optional(number(1..=65_535));
+    http.push = Some(server::Push { path: cmdexec_transport_ws::server::PATH.to_owned(), port: ws_port });
+
     let off = if dev { Metrics(None) } else { Metrics(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)))) };
     let metrics = s.setting("METRICS_BIND", "Address to serve metrics for Prometheus on, or off").or(off, metrics);
     let shutdown_timeout = s.setting("SHUTDOWN_TIMEOUT", "How long ending in order may take");
@@ -89,7 +95,6 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     s.not_yet("MongoDB", &["MONGODB_URI", "MONGODB_POOL_SIZE", "MONGODB_DB"]);
     s.not_yet("Redis", &["REDIS_URL"]);
     s.not_yet("OIDC", &["OIDC_PROVIDER_URL", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"]);
-    s.not_yet("the WebSocket channel", &["WS_PORT"]);
     s.not_yet("TLS (put a proxy in front)", &["TLS_CERT", "TLS_KEY"]);
     s.not_yet("accounts (make tokens with `cmdexec token`)", &["ADMIN_EMAIL", "ADMIN_PASSWORD"]);
     s.setting("ALLOW_SIGNUP", "").only_off("signing up");
@@ -105,6 +110,7 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
         token_ttl,
         coordinator,
         http,
+        ws_address: ws_port.map(|port| SocketAddr::new(bind, port)),
         metrics: metrics.0,
         shutdown_timeout,
         log_format,

@@ -1,7 +1,7 @@
 //! A connection to the server whose token is always good: one that the worker makes itself is made anew in time.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,13 +10,14 @@ use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
-    Registration, WorkerService,
+    Registration, StopStream, WorkerService,
 };
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 use cmdexec_core::token::{WorkerClaims, WorkerKey};
-use cmdexec_transport_http::Client;
+use cmdexec_transport_http as http;
+use cmdexec_transport_ws as ws;
 
-use crate::settings::Credentials;
+use crate::settings::{Credentials, Transport};
 
 /// How long a token is used that the worker made: half of its life.
 const USED_FOR: Duration = Duration::from_hours(12);
@@ -27,25 +28,43 @@ pub(crate) struct Connection {
     credentials: Credentials,
     /// For whom tokens are made; any worker while the id is not known yet.
     id: Option<WorkerId>,
-    current: Mutex<(Client, Timestamp)>,
+    transport: Transport,
+    current: Mutex<(Current, Timestamp)>,
+}
+
+/// The way to the server with one token.
+#[derive(Clone)]
+struct Current {
+    http: http::Client,
+    /// The socket with HTTP behind it, or HTTP alone.
+    service: Arc<dyn WorkerService>,
 }
 
 impl Connection {
     /// Does not call the server yet.
-    pub(crate) fn new(url: String, credentials: Credentials, id: Option<WorkerId>) -> anyhow::Result<Self> {
-        let current = Mutex::new(connect(&url, &credentials, id.as_ref())?);
-        Ok(Self { url, credentials, id, current })
+    pub(crate) fn new(
+        url: String,
+        transport: Transport,
+        credentials: Credentials,
+        id: Option<WorkerId>,
+    ) -> anyhow::Result<Self> {
+        let current = Mutex::new(connect(&url, transport, &credentials, id.as_ref())?);
+        Ok(Self { url, credentials, id, transport, current })
     }
 
     /// What went wrong last on the way to the server.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.client().trouble()
+        self.current().http.trouble()
     }
 
-    fn client(&self) -> Client {
+    fn client(&self) -> Arc<dyn WorkerService> {
+        self.current().service
+    }
+
+    fn current(&self) -> Current {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.1 <= SystemClock.now() {
-            match connect(&self.url, &self.credentials, self.id.as_ref()) {
+            match connect(&self.url, self.transport, &self.credentials, self.id.as_ref()) {
                 Ok(next) => *current = next,
                 Err(error) => tracing::error!("making a new token: {error:#}"),
             }
@@ -54,8 +73,13 @@ impl Connection {
     }
 }
 
-/// A client, and when to make the next one.
-fn connect(url: &str, credentials: &Credentials, id: Option<&WorkerId>) -> anyhow::Result<(Client, Timestamp)> {
+/// The way to the server, and when to make the next one.
+fn connect(
+    url: &str,
+    transport: Transport,
+    credentials: &Credentials,
+    id: Option<&WorkerId>,
+) -> anyhow::Result<(Current, Timestamp)> {
     let now = SystemClock.now();
     let (token, until) = match credentials {
         Credentials::Token(token) => (token.clone(), Timestamp::from_millis(i64::MAX)),
@@ -64,7 +88,20 @@ fn connect(url: &str, credentials: &Credentials, id: Option<&WorkerId>) -> anyho
             (token, now.after(USED_FOR))
         }
     };
-    Ok((Client::builder(url).worker_token(token).build()?, until))
+    // `ws` becomes `http`, `wss` becomes `https`.
+    let plain = url.strip_prefix("ws").map_or_else(|| url.to_owned(), |rest| format!("http{rest}"));
+    let http = http::Client::builder(plain).worker_token(&token).build()?;
+    let service: Arc<dyn WorkerService> = match transport {
+        Transport::Http => Arc::new(http.clone()),
+        Transport::Ws => {
+            let mut options = ws::client::Options::default();
+            // HTTP is there at once.
+            options.retry_for = Duration::ZERO;
+            let socket = ws::Client::builder(url).worker_token(token).options(options).build()?;
+            Arc::new(ws::client::Fallback::new(socket, Arc::new(http.clone())))
+        }
+    };
+    Ok((Current { http, service }, until))
 }
 
 impl fmt::Debug for Connection {
@@ -85,6 +122,10 @@ impl WorkerService for Connection {
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
         self.client().lease(worker, request).await
+    }
+
+    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
+        self.client().stops(worker).await
     }
 
     async fn append_output(

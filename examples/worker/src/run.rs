@@ -20,7 +20,8 @@ pub(crate) async fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     if !is_named {
         options.worker.id = identity::load(&options.work_dir)?;
     }
-    let connection = Connection::new(options.server.clone(), options.credentials.clone(), options.worker.id.clone())?;
+    let (server, credentials) = (options.server.clone(), options.credentials.clone());
+    let connection = Connection::new(server, options.transport, credentials, options.worker.id.clone())?;
     let connection = Arc::new(connection);
     let Some(started) = start(&options, Arc::clone(&connection), &signals).await else {
         return Ok(ExitCode::SUCCESS);

@@ -15,6 +15,7 @@ use cmdexec_program::settings::parse::{Span, list, number, own, text};
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) server: String,
+    pub(crate) transport: Transport,
     pub(crate) credentials: Credentials,
     pub(crate) worker: worker::Options,
     pub(crate) work_dir: PathBuf,
@@ -22,6 +23,15 @@ pub(crate) struct Options {
     pub(crate) allow_network: bool,
     pub(crate) log_format: logs::Format,
     pub(crate) log_level: logs::Level,
+}
+
+/// How the worker talks to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// By a socket over which jobs are pushed, and by HTTP as long as there is none.
+    Ws,
+    /// By HTTP, asking for jobs.
+    Http,
 }
 
 /// What the worker shows to the server.
@@ -41,7 +51,13 @@ impl std::fmt::Debug for Credentials {
 
 pub(crate) fn declare(settings: &mut Settings) -> Options {
     let s = settings;
-    let server = s.setting("SERVER_URL", "The server, such as http://127.0.0.1:3000").required(url);
+    let server =
+        s.setting("SERVER_URL", "The server, such as ws://127.0.0.1:3000 or http://127.0.0.1:3000").required(url);
+    let transport =
+        s.setting("TRANSPORT", "ws: jobs are pushed; http: they are asked for; auto: as SERVER_URL's scheme says");
+    let is_socket = server.as_ref().is_some_and(|url| url.starts_with("ws"));
+    let by_scheme = if is_socket { Transport::Ws } else { Transport::Http };
+    let transport = transport.by_default("auto").optional(transport_named).flatten().unwrap_or(by_scheme);
     let token = s.setting("WORKER_TOKEN", "The token to show; `cmdexec token worker` makes one").secret();
     let token = token.optional(text).map(Credentials::Token);
     let secret = s.setting("WORKER_TOKEN_SECRET", "Without a token: the server's secret, to make tokens from").secret();
@@ -107,6 +123,7 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     Options {
         // What is missing is a problem, with which nothing starts.
         server: server.unwrap_or_default(),
+        transport,
         credentials: credentials.unwrap_or(Credentials::Token(String::new())),
         worker,
         work_dir,
@@ -116,8 +133,18 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     }
 }
 
+/// What was named; `None` is `auto`.
+fn transport_named(value: &str) -> Result<Option<Transport>, String> {
+    match value {
+        "auto" => Ok(None),
+        "ws" => Ok(Some(Transport::Ws)),
+        "http" => Ok(Some(Transport::Http)),
+        _ => Err("must be auto, ws or http".to_owned()),
+    }
+}
+
 fn url(value: &str) -> Result<String, String> {
-    let after_scheme = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+    let after_scheme = ["http://", "https://", "ws://", "wss://"].iter().find_map(|scheme| value.strip_prefix(scheme));
     match after_scheme {
         Some(host) if !host.is_empty() => Ok(value.to_owned()),
         _ => Err("must be a URL such as http://127.0.0.1:3000".to_owned()),
@@ -193,6 +220,22 @@ mod tests {
         assert_eq!(worker.labels, ["gpu".to_owned(), "fast".to_owned()].into());
         assert_eq!((worker.auto_start, worker.drain_timeout), (false, Duration::from_secs(5)));
         assert!(matches!(options.credentials, Credentials::Secret(_)));
+    }
+
+    #[test]
+    fn the_scheme_decides_unless_a_transport_is_named() {
+        for (url, transport, expected) in [
+            ("http://here", "auto", Transport::Http),
+            ("https://here", "", Transport::Http),
+            ("ws://here", "auto", Transport::Ws),
+            ("wss://here", "", Transport::Ws),
+            ("http://here", "ws", Transport::Ws),
+            ("ws://here", "http", Transport::Http),
+        ] {
+            let options = given(&[("SERVER_URL", url), ("WORKER_TOKEN", "x"), ("TRANSPORT", transport)]).unwrap();
+            assert_eq!(options.transport, expected, "{url} {transport}");
+        }
+        assert!(given(&[("SERVER_URL", "ws://here"), ("WORKER_TOKEN", "x"), ("TRANSPORT", "tcp")]).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
-    Registration, WorkerService,
+    Registration, StopStream, WorkerService,
 };
 
 use crate::store::Fault;
@@ -126,6 +126,11 @@ impl WorkerService for FaultyWorkerService {
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
         self.through(WorkerCall::Lease, self.inner().lease(worker, request)).await
+    }
+
+    /// Never fails: it promises nothing that could be broken.
+    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
+        self.inner().stops(worker).await
     }
 
     async fn append_output(

@@ -9,7 +9,7 @@ use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
-    Registration, WorkerService,
+    Registration, StopStream, WorkerService,
 };
 
 use super::Client;
@@ -90,6 +90,11 @@ impl WorkerService for Fallback {
             leased = self.other.lease(worker, request) => leased,
             () = self.socket.opened() => self.socket.lease(worker, request).await,
         }
+    }
+
+    /// Over the socket, whenever there is one.
+    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
+        self.socket.stops(worker).await
     }
 
     async fn append_output(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::Error;
+use cmdexec_core::service::Stops;
 use cmdexec_core::time::Clock;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,7 +40,7 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pushed: Arc<Pushed>,
     pub(super) state: watch::Sender<State>,
-    pub(super) stops: super::worker::Stops,
+    pub(super) stops: Stops,
     trouble: Mutex<Option<String>>,
 }
 
@@ -89,7 +90,7 @@ impl Link {
             clock,
             pushed: Arc::default(),
             state: watch::Sender::new(State::Opening),
-            stops: super::worker::Stops::default(),
+            stops: Stops::default(),
             trouble: Mutex::default(),
         };
         let mailbox = Mutex::new(Some(mailbox));

@@ -1,7 +1,5 @@
 //! What a worker does: requests, but for its jobs, which are pushed.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,10 +8,9 @@ use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
-    Registered, Registration, WorkerService,
+    Registered, Registration, StopStream, WorkerService,
 };
 use cmdexec_wire::{self as wire, Packer, body, head, packed};
-use tokio::sync::watch;
 
 use super::Client;
 use super::link::{Body, Often};
@@ -35,27 +32,6 @@ const MOST_LEASES: usize = 1_000;
 
 /// The longest that a call of `lease` waits.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-
-/// How many cancelled jobs a listener that is slow hears of at once; its heartbeats tell it of the others.
-const MOST_STOPS: usize = 256;
-
-/// Who wants to know which jobs of a worker are cancelled.
-#[derive(Debug, Default)]
-pub(super) struct Stops(Mutex<HashMap<WorkerId, watch::Sender<Vec<JobId>>>>);
-
-impl Stops {
-    pub(super) fn tell(&self, worker: &WorkerId, jobs: &[JobId]) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, listeners| listeners.receiver_count() > 0);
-        if let Some(listeners) = all.get(worker) {
-            listeners.send_modify(|known| {
-                known.extend_from_slice(jobs);
-                let surplus = known.len().saturating_sub(MOST_STOPS);
-                known.drain(..surplus);
-            });
-        }
-    }
-}
 
 #[async_trait]
 impl WorkerService for Client {
@@ -100,6 +76,10 @@ impl WorkerService for Client {
         drop(waiting);
         drop(asked);
         leased
+    }
+
+    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
+        Ok(self.link.core.stops.listen(worker))
     }
 
     async fn append_output(

@@ -2,7 +2,7 @@
 //!
 //! A request passes `handshake` (is it one for a socket, which version, which token), and then its socket is `session`'s: one task with one
 //! loop, which reads messages, works on them by `work` (a worker's) and `user` (a user's), and sends what comes of it. `subscription` makes
-//! events out of streams, `credit` keeps what workers have room for. `listener` is for a port of its own.
+//! events out of streams, `credit` keeps what workers have room for.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -26,7 +26,6 @@ use tokio_util::task::TaskTracker;
 mod credit;
 mod handshake;
 mod limits;
-mod listener;
 mod open;
 mod options;
 mod session;
@@ -42,8 +41,8 @@ pub const PATH: &str = "/api/ws";
 
 /// Sockets in front of [`Services`].
 ///
-/// It is a [`tower::Service`] that turns requests into sockets, to be put at [`PATH`] of a server that lets connections be upgraded; or
-/// [`Server::serve`] answers on a listener of its own. Clones are the same server.
+/// It is a [`tower::Service`] that turns requests into sockets, to be put at [`PATH`] of a server that lets connections be upgraded. Clones are the
+/// same server.
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,

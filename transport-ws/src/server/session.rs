@@ -1,10 +1,12 @@
 //! A socket's life: one loop that turns whatever happens into one event, and takes it in.
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cmdexec_core::Error;
+use cmdexec_core::id::WorkerId;
 use cmdexec_core::service::{JobService, UserPrincipal, WorkerService};
 use cmdexec_core::time::{Sleep, Timestamp};
 use cmdexec_core::token::LEEWAY;
@@ -19,6 +21,7 @@ use super::credit::{Credits, Leased};
 use super::handshake::Who;
 use super::open::Place;
 use super::subscription::{Given, Opened, Subscriptions};
+use super::work::Stopped;
 use super::{Shared, user, work};
 use crate::close::{Closing, Code};
 use crate::message::{self, Envelope, Limits, Welcome};
@@ -39,6 +42,8 @@ pub(super) struct Session {
     pub(super) who: Served,
     pub(super) doing: FuturesUnordered<BoxFuture<'static, Done>>,
     pub(super) credits: Credits,
+    /// The workers that hear at once of what is cancelled.
+    pub(super) stopping: HashSet<WorkerId>,
     pub(super) subscriptions: Subscriptions,
     /// Requests that are worked on, and how many bytes they had.
     calls: usize,
@@ -51,7 +56,7 @@ pub(super) struct Session {
 /// On whose behalf a socket acts.
 pub(super) enum Served {
     User { jobs: Arc<dyn JobService>, principal: UserPrincipal },
-    Worker { work: Arc<dyn WorkerService>, bound: Option<cmdexec_core::id::WorkerId> },
+    Worker { work: Arc<dyn WorkerService>, bound: Option<WorkerId> },
 }
 
 /// Something that a session did beside its loop.
@@ -61,7 +66,7 @@ pub(super) enum Done {
     /// A worker's credits brought something.
     Leased(Leased),
     /// A worker has cancelled jobs.
-    Stops(work::Stops),
+    Stops(Stopped),
     /// A subscription has its stream.
     Opened(Opened),
     /// A subscription has events.
@@ -106,6 +111,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         who: Served::new(shared, who),
         doing: FuturesUnordered::new(),
         credits: Credits::default(),
+        stopping: HashSet::new(),
         subscriptions: Subscriptions::default(),
         calls: 0,
         call_bytes: 0,
@@ -377,7 +383,7 @@ impl Session {
                 }
             }
             Done::Leased(leased) => self.leased(leased),
-            Done::Stops(stops) => work::stopped(self, stops),
+            Done::Stops(stops) => self.stopped(stops),
             Done::Opened(opened) => self.opened(opened),
             Done::Given(given) => self.given(given),
         }

@@ -1,18 +1,23 @@
 //! What a worker says: each message becomes a call of its service, and the call's answer a message.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, WorkerId};
-use cmdexec_core::service::{FinishedAttempt, LeaseRequest, OutputBatch, OutputPieces, WorkerService};
+use cmdexec_core::service::{FinishedAttempt, LeaseRequest, OutputBatch, OutputPieces, StopStream, WorkerService};
 use cmdexec_wire as wire;
 use cmdexec_wire::read::{self, Malformed};
+use futures_util::{FutureExt, StreamExt};
 
-use super::session::{Served, Session};
+use super::session::{Done, Served, Session};
 use crate::close::{Closing, Code};
 use crate::message::{Cancel, Drain, Envelope, Ready, Started};
+
+/// For how many workers one socket hears of what is cancelled.
+const MOST_STOPPING: usize = 1_024;
 
 /// How many jobs one question may ask for.
 const MOST_LEASES: usize = 1_000;
@@ -20,10 +25,12 @@ const MOST_LEASES: usize = 1_000;
 /// The longest that a question waits.
 const MOST_WAIT: Duration = Duration::from_secs(60);
 
-/// Jobs of a worker that are cancelled.
-pub(super) struct Stops {
-    pub(super) worker: WorkerId,
-    pub(super) jobs: Vec<JobId>,
+/// Jobs of a worker are cancelled.
+pub(super) struct Stopped {
+    worker: WorkerId,
+    jobs: Vec<JobId>,
+    /// Where more come from.
+    stops: StopStream,
 }
 
 /// Takes in a worker's message.
@@ -81,10 +88,39 @@ pub(super) fn packed(session: &mut Session, id: u64, packed: &Bytes, bytes: usiz
     Ok(())
 }
 
-/// Says that jobs are to be stopped.
-pub(super) fn stopped(session: &mut Session, stops: Stops) {
-    let jobs = stops.jobs.iter().map(JobId::as_uuid).collect();
-    session.say("cancel", None, &Cancel { worker_id: stops.worker.to_string(), jobs });
+impl Session {
+    /// Lets a worker that was heard of hear at once of what is cancelled.
+    pub(super) fn follow_stops(&mut self, work: &Work, worker: &WorkerId) {
+        if self.stopping.len() < MOST_STOPPING && self.stopping.insert(worker.clone()) {
+            let (work, worker) = (Arc::clone(work), worker.clone());
+            self.doing.push(
+                async move {
+                    match work.stops(&worker).await {
+                        Ok(stops) => next_stops(worker, stops).await,
+                        // It may not be told of this worker; the worker's own calls say so.
+                        Err(_) => pending().await,
+                    }
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    /// Says that jobs are to be stopped.
+    pub(super) fn stopped(&mut self, stopped: Stopped) {
+        let Stopped { worker, jobs, stops } = stopped;
+        let jobs = jobs.iter().map(JobId::as_uuid).collect();
+        self.say("cancel", None, &Cancel { worker_id: worker.to_string(), jobs });
+        self.doing.push(next_stops(worker, stops).boxed());
+    }
+}
+
+async fn next_stops(worker: WorkerId, mut stops: StopStream) -> Done {
+    match stops.next().await {
+        Some(jobs) => Done::Stops(Stopped { worker, jobs, stops }),
+        // Its heartbeats tell the worker.
+        None => pending().await,
+    }
 }
 
 type Begun = Result<(), Error>;
@@ -122,6 +158,9 @@ fn register(
             Err(error) => return Ok(Err(error)),
         }
     }
+    if let Some(worker) = &registration.worker {
+        session.follow_stops(&work, worker);
+    }
     let shared = Arc::clone(&session.shared);
     session.call(id, bytes, async move {
         shared.limits.worker(&shared.limits.registrations, registration.worker.as_ref()).await?;
@@ -142,6 +181,7 @@ fn heartbeat(
     let read = read::beat(body)?;
     let named = read.and_then(|read::Beat { worker: said, beat }| Ok((named(said, bound)?, beat)));
     Ok(named.map(|(worker, beat)| {
+        session.follow_stops(&work, &worker);
         let shared = Arc::clone(&session.shared);
         session.call(id, bytes, async move {
             shared.limits.worker(&shared.limits.heartbeats, Some(&worker)).await?;

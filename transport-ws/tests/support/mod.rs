@@ -63,8 +63,13 @@ impl World {
     }
 
     pub fn on(listener: TcpListener, services: Arc<dyn Services>, options: Options) -> Self {
+        Self::by(listener, services, options, Arc::new(SystemClock))
+    }
+
+    pub fn by(listener: TcpListener, services: Arc<dyn Services>, options: Options, clock: Arc<dyn Clock>) -> Self {
         let keys = Keys::new("the secret of the users, long enough", "the secret of the workers, long enough").unwrap();
-        let server = Server::builder(Arc::clone(&services), keys.clone()).options(options).build().unwrap();
+        let server = Server::builder(Arc::clone(&services), keys.clone()).options(options).clock(clock);
+        let server = server.build().unwrap();
         let mut plain = http::server::Options::default();
         (plain.max_jobs, plain.max_heartbeats, plain.max_registrations, plain.max_requests) = (0, 0, 0, 0);
         plain.push = Some(http::server::Push { path: PATH.to_owned(), port: None });

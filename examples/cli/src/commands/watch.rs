@@ -12,12 +12,18 @@ use crate::args::WatchArgs;
 use crate::exit::Exit;
 use crate::json as as_json;
 
-pub(crate) async fn run(jobs: &dyn JobService, args: &WatchArgs, json: bool) -> anyhow::Result<Exit> {
+/// `socket` is the service over a socket, `jobs` what is used where there is none.
+pub(crate) async fn run(
+    socket: &dyn JobService,
+    jobs: &dyn JobService,
+    args: &WatchArgs,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let signals = signals::listen()?;
     let query = args.job.map_or(WatchQuery::All, WatchQuery::Job);
     loop {
         let over = tokio::select! {
-            over = watch(jobs, query, json) => over,
+            over = watch(socket, jobs, query, json) => over,
             () = signals.asked.cancelled() => return Ok(Exit::INTERRUPTED),
         };
         let Err(error) = over else { return Ok(Exit::OK) };
@@ -29,8 +35,12 @@ pub(crate) async fn run(jobs: &dyn JobService, args: &WatchArgs, json: bool) -> 
     }
 }
 
-async fn watch(jobs: &dyn JobService, query: WatchQuery, json: bool) -> anyhow::Result<()> {
-    let mut updates = jobs.watch(query).await?;
+async fn watch(socket: &dyn JobService, jobs: &dyn JobService, query: WatchQuery, json: bool) -> anyhow::Result<()> {
+    let mut updates = match socket.watch(query).await {
+        // An older server, or something in between that lets only HTTP through.
+        Err(error) if error.retry_after().is_some() => jobs.watch(query).await?,
+        updates => updates?,
+    };
     while let Some(update) = updates.next().await {
         let update = update?;
         if json {

@@ -1,0 +1,179 @@
+//! Sockets that go away and come back: the other way in between, what is cancelled, and servers that end.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::executor::FunctionExecutor;
+use cmdexec_core::job::{JobSpec, Outcome, Status};
+use cmdexec_core::service::{JobService, JobServiceExt, LeaseRequest, Registration, Role, WatchQuery, WorkerService};
+use cmdexec_core::store::MemoryStore;
+use cmdexec_core::worker::Worker;
+use cmdexec_transport_http as http;
+use cmdexec_transport_ws::Client;
+use cmdexec_transport_ws::client::Fallback;
+use futures_util::StreamExt;
+use serde_json::json;
+use support::{World, quick, unlimited};
+use tokio::net::TcpListener;
+
+/// A server without a socket beside it, as older ones are.
+async fn plain(coordinator: &Arc<Coordinator>, world: &World) -> (String, tokio_util::sync::CancellationToken) {
+    let mut options = http::server::Options::default();
+    (options.max_heartbeats, options.max_registrations) = (0, 0);
+    let server = http::Server::builder(Arc::clone(coordinator) as _, world.keys.clone()).options(options);
+    let server = server.build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move { server.serve(listener, stop).await }
+    });
+    (url, stop)
+}
+
+#[tokio::test]
+async fn a_worker_goes_on_by_http_while_there_is_no_socket_and_returns_to_it() {
+    let coordinator = Arc::new(Coordinator::builder(MemoryStore::new()).build().await.unwrap());
+    let world = World::over(Arc::clone(&coordinator) as _, unlimited()).await;
+    let (url, _stop) = plain(&coordinator, &world).await;
+    let address = world.address;
+    let token = world.worker_token(Some("w"));
+    let mut options = quick();
+    options.retry_for = Duration::ZERO;
+    let socket = Client::builder(format!("ws://{address}")).worker_token(&token).options(options).build().unwrap();
+    let other = http::Client::builder(url).worker_token(&token).build().unwrap();
+    let service = Fallback::new(socket.clone(), Arc::new(other));
+    let directory = tempfile::tempdir().unwrap();
+    let executor = FunctionExecutor::new(|_| async { Outcome::Exited { code: 0 } });
+    let worker = Worker::builder(Arc::new(service), executor).id("w".parse().unwrap()).slots(2);
+    let worker = worker.work_dir(directory.path()).start().await.unwrap();
+    let jobs = coordinator.jobs();
+
+    tokio::time::timeout(Duration::from_secs(5), socket.opened()).await.unwrap();
+    assert_eq!(jobs.run(JobSpec::shell("over the socket")).await.unwrap().status, Status::Completed);
+    world.stop().await;
+    tokio::time::timeout(Duration::from_secs(5), socket.closed()).await.unwrap();
+    assert_eq!(jobs.run(JobSpec::shell("by http")).await.unwrap().status, Status::Completed);
+    assert!(!socket.is_open());
+    assert!(socket.trouble().is_some());
+
+    let world = World::on(TcpListener::bind(address).await.unwrap(), Arc::clone(&coordinator) as _, unlimited());
+    tokio::time::timeout(Duration::from_secs(5), socket.opened()).await.unwrap();
+    // The question by HTTP is given up, and what comes now comes over the socket.
+    let done = tokio::time::timeout(Duration::from_secs(5), jobs.run(JobSpec::shell("over the socket again"))).await;
+    let done = done.unwrap().unwrap();
+    assert_eq!((done.status, done.attempts.len()), (Status::Completed, 1));
+    worker.shutdown().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_cancelled_is_stopped_at_once() {
+    let world = World::start().await;
+    let (client, directory) = (world.worker(Some("w")), tempfile::tempdir().unwrap());
+    let executor = FunctionExecutor::new(|context| async move {
+        context.stop.cancelled().await;
+        Outcome::Stopped
+    });
+    let worker = Worker::builder(Arc::new(client), executor).id("w".parse().unwrap()).work_dir(directory.path());
+    let worker = worker.start().await.unwrap();
+    let ada = world.user("ada", Role::User);
+    let job = ada.submit(JobSpec::shell("sleep")).await.unwrap();
+    let mut updates = ada.watch(WatchQuery::Job(job.id)).await.unwrap();
+    while updates.next().await.unwrap().unwrap().status != Status::Running {}
+    ada.cancel(job.id).await.unwrap();
+    // Heartbeats come every 10 s.
+    let done = tokio::time::timeout(Duration::from_secs(4), ada.wait(job.id)).await.unwrap().unwrap();
+    assert_eq!(done.status, Status::Cancelled);
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_that_ends_says_so_and_leaves_no_lease_behind() {
+    let coordinator = Arc::new(Coordinator::builder(MemoryStore::new()).build().await.unwrap());
+    let world = World::over(Arc::clone(&coordinator) as _, unlimited()).await;
+    let mut bare = world.bare_worker("w").await;
+    let body = json!({ "workerId": "w", "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1, "executors": ["process"] });
+    assert_eq!(bare.ask("register", 1, body).await["type"], "ok");
+    bare.say(&json!({ "type": "ready", "body": { "credits": 3 } })).await;
+    assert_eq!(bare.ask("heartbeat", 2, json!({ "status": "idle", "cpuUsage": 0, "ramUsage": 0 })).await["type"], "ok");
+    let stopping = tokio::spawn(world.stop());
+    assert_eq!(bare.next().await["type"], "drain");
+    assert_eq!(bare.closed().await.0, 1001);
+    assert_eq!(stopping.await.unwrap(), 0, "no socket had to be cut");
+    let job = coordinator.jobs().submit(JobSpec::shell("true")).await.unwrap();
+    assert_eq!(coordinator.jobs().job(job.id).await.unwrap().status, Status::Queued);
+}
+
+#[tokio::test]
+async fn jobs_that_nobody_waits_for_any_more_go_back_at_once() {
+    let world = World::start().await;
+    let (gone, here) = (world.worker(Some("gone")), world.worker(Some("here")));
+    for (service, id) in [(&gone, "gone"), (&here, "here")] {
+        let registration = Registration { worker: Some(id.parse().unwrap()), ..Registration::new("h", 1, 1) };
+        service.register(registration).await.unwrap();
+    }
+    let request = LeaseRequest { max: 4, wait: Duration::from_secs(30) };
+    let id = "gone".parse().unwrap();
+    tokio::select! {
+        _ = gone.lease(&id, request) => panic!("there was nothing to lease"),
+        () = tokio::time::sleep(Duration::from_millis(50)) => {}
+    }
+    // Its credits stand for a moment: whatever comes on them goes back.
+    world.user("ada", Role::User).submit(JobSpec::shell("true")).await.unwrap();
+    let id = "here".parse().unwrap();
+    let leased = here.lease(&id, request);
+    let leased = tokio::time::timeout(Duration::from_secs(4), leased).await.unwrap().unwrap();
+    assert_eq!(leased.len(), 1);
+}
+
+#[tokio::test]
+async fn one_subscription_gives_all_of_ones_jobs_and_what_they_write() {
+    let world = World::start().await;
+    let mut bare = world.bare_user("ada").await;
+    assert_eq!(bare.ask("subscribe", 1, json!({})).await["type"], "ok");
+    let worker = world.worker(Some("w"));
+    let id = "w".parse().unwrap();
+    worker.register(Registration { worker: Some("w".parse().unwrap()), ..Registration::new("h", 1, 1) }).await.unwrap();
+    let job = world.user("ada", Role::User).submit(JobSpec::shell("true")).await.unwrap();
+    let other = world.user("eve", Role::User).submit(JobSpec::shell("true")).await.unwrap();
+    let request = LeaseRequest { max: 2, wait: Duration::from_secs(5) };
+    let mut leased = worker.lease(&id, request).await.unwrap();
+    if leased.len() < 2 {
+        leased.extend(worker.lease(&id, request).await.unwrap());
+    }
+    for lease in &leased {
+        let chunk = cmdexec_core::store::Chunk {
+            seq: 0,
+            stream: cmdexec_core::executor::Stream::Stdout,
+            bytes: bytes::Bytes::from_static(b"hello"),
+        };
+        let batch = cmdexec_core::service::OutputBatch {
+            job: lease.job,
+            token: Some(lease.token),
+            pieces: cmdexec_core::service::OutputPieces::Numbered(vec![chunk]),
+        };
+        worker.append_output(&id, vec![batch]).await.unwrap().remove(0).unwrap();
+        let report = cmdexec_core::service::FinishedAttempt::new(lease, Outcome::Exited { code: 0 });
+        worker.finish(&id, vec![report]).await.unwrap().remove(0).unwrap();
+    }
+    let (mut kinds, mut text) = (Vec::new(), String::new());
+    while !(kinds.contains(&"end".to_owned()) && kinds.contains(&"completed".to_owned())) {
+        for event in bare.next().await["body"]["events"].as_array().unwrap() {
+            assert_eq!(event["jobId"], json!(job.id), "eve's is {}", other.id);
+            text.push_str(event["data"].as_str().unwrap_or_default());
+            let kind = if event["event"] == "status" { &event["status"] } else { &event["event"] };
+            kinds.push(kind.as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(text, "hello");
+    assert_eq!(
+        kinds.iter().filter(|kind| *kind != "output" && *kind != "end").cloned().collect::<Vec<_>>(),
+        ["queued", "running", "completed"]
+    );
+}
