@@ -122,6 +122,9 @@ pub struct BatchAck {
     pub ok: bool,
     #[serde(default)]
     pub cancel: bool,
+    /// Over a socket: the highest number among the pieces, all of which are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
     /// Why not, for programs: `lease_lost`, `invalid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,

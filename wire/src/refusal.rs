@@ -33,7 +33,7 @@ pub fn error_of(code: &str, retry_after: Option<Duration>) -> Option<Error> {
 impl BatchAck {
     /// The item was accepted.
     pub fn accepted(cancel: bool) -> Self {
-        Self { ok: true, cancel, code: None, problems: Vec::new() }
+        Self { ok: true, cancel, seq: None, code: None, problems: Vec::new() }
     }
 
     /// What became of an item that was not accepted.
@@ -49,7 +49,7 @@ impl BatchAck {
                     Error::Invalid(problems) => problems.into_iter().map(FieldProblem::from).collect(),
                     _ => Vec::new(),
                 };
-                Ok(Self { ok: false, cancel: false, code, problems })
+                Ok(Self { ok: false, cancel: false, seq: None, code, problems })
             }
         }
     }

@@ -205,10 +205,15 @@ fn append(
 }
 
 fn append_as(session: &mut Session, id: u64, bytes: usize, work: Work, worker: WorkerId, batches: Vec<OutputBatch>) {
+    let last = |batch: &OutputBatch| match &batch.pieces {
+        OutputPieces::Numbered(chunks) => chunks.iter().map(|chunk| chunk.seq).max(),
+        OutputPieces::Plain(_) => None,
+    };
+    let seqs: Vec<_> = batches.iter().map(last).collect();
     session.call(id, bytes, async move {
         let acks = work.append_output(&worker, batches).await?.into_iter();
-        let acks = acks.map(|ack| match ack {
-            Ok(ack) => Ok(wire::BatchAck::accepted(ack.cancel)),
+        let acks = acks.zip(seqs).map(|(ack, seq)| match ack {
+            Ok(ack) => Ok(wire::BatchAck { seq, ..wire::BatchAck::accepted(ack.cancel) }),
             Err(error) => wire::BatchAck::refused(error),
         });
         let acks: Vec<_> = acks.collect::<Result<_, Error>>()?;
