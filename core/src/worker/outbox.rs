@@ -26,8 +26,8 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// Output that comes after a silence is sent after so long: a command that ends at once sends all it wrote with its report.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// How much travels in one call; transports allow several times as much, also where bytes become base64.
-const CALL_BYTES: usize = 1024 * 1024;
+/// How much travels in one call, so that what each costs beside its bytes counts little; transports take 4 MiB at once.
+const CALL_BYTES: usize = 3 * 1024 * 1024;
 
 /// How much of a call one attempt gets before the others that have output get as much.
 const TURN_BYTES: usize = 128 * 1024;

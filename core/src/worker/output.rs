@@ -17,7 +17,7 @@ pub(super) const FLUSH_BYTES: usize = 64 * 1024;
 
 /// How much of an attempt's output may wait to be acknowledged: one call's and the next. Beyond it the command's pipe is no
 /// longer read.
-const MOST_UNSENT: usize = 2 * 1024 * 1024;
+const MOST_UNSENT: usize = 6 * 1024 * 1024;
 
 /// How much of all attempts' output may wait to be acknowledged; beyond it each attempt may have [`LEAST_UNSENT`].
 const MOST_OF_ALL: usize = 24 * 1024 * 1024;
