@@ -13,13 +13,19 @@ use tokio_util::sync::CancellationToken;
 use crate::id::JobId;
 use crate::job::{JobSpec, Outcome};
 
+#[cfg(unix)]
+pub mod conduct;
 mod function;
 mod output;
+#[cfg(unix)]
+mod plan;
 pub mod process;
 mod steps;
 
 pub use function::FunctionExecutor;
 pub use output::{OutputChunk, OutputSink, OutputSource, Stream, output_pipe};
+#[cfg(unix)]
+pub use plan::Plan;
 pub use process::ProcessExecutor;
 pub use steps::StepLog;
 

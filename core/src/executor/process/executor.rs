@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
-use super::command::Plan;
 #[cfg(launcher)]
 use super::launched::Launched;
-use super::run::{Pipe, conduct};
 #[cfg(not(launcher))]
 use super::unlaunched::Launched;
 use super::user::{Pool, give};
 use super::{Options, Users, plain};
+use crate::executor::Plan;
+use crate::executor::conduct::{Pipe, conduct};
 use crate::executor::{Capabilities, Error, Executor, Kind, Limit, RunContext};
 use crate::job::{Command, Network, Outcome};
 

@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::command::Plan;
 use super::launcher::{self, Launcher};
 use super::protocol::{self, Hello, Setup};
-use super::run::{Control, End, Over};
 use super::{Containment, Options};
+use crate::executor::Plan;
+use crate::executor::conduct::{Control, End, Over};
 use crate::executor::{Limit, RunContext};
 use crate::job::{Command, Network, Step};
 

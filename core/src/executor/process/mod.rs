@@ -15,8 +15,6 @@
 //! package), so that the worker never forks itself. When the worker dies, the launcher ends its jobs.
 
 #[cfg(unix)]
-mod command;
-#[cfg(unix)]
 mod executor;
 #[cfg(launcher)]
 mod launched;
@@ -28,8 +26,6 @@ mod plain;
 #[cfg(launcher)]
 #[cfg_attr(not(test), expect(dead_code, reason = "the launcher's half of it"))]
 mod protocol;
-#[cfg(unix)]
-mod run;
 #[cfg(all(unix, not(launcher)))]
 mod unlaunched;
 #[cfg(not(unix))]
@@ -44,3 +40,5 @@ pub(crate) use launcher::user_namespace;
 pub use options::{Containment, Options, Users};
 #[cfg(not(unix))]
 pub use unsupported::ProcessExecutor;
+#[cfg(unix)]
+pub use user::give;

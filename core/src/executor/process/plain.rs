@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-use super::command::Plan;
-use super::run::{Control, End, Over};
+use crate::executor::Plan;
+use crate::executor::conduct::{Control, End, Over};
 use crate::job::Step;
 
 /// A job whose commands are children of this process.

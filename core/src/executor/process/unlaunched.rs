@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::Options;
-use super::command::Plan;
 use super::plain::Running;
+use crate::executor::Plan;
 use crate::executor::{Limit, RunContext};
 
 #[derive(Debug)]

@@ -92,9 +92,12 @@ impl Pool {
     }
 }
 
-/// Makes a directory private to a user, with everything in it. Symbolic links are changed, not followed. If the directory is the
-/// user's already, so is everything in it: only the worker could have given it.
-pub(super) async fn give(dir: &Path, user: u32) -> io::Result<()> {
+/// Makes a directory private to a user and the group of the same number, with everything in it. Symbolic links are changed, not
+/// followed. If the directory is the user's already, so is everything in it: only the worker could have given it.
+///
+/// # Errors
+/// The system's, as when the caller is not root. What was given so far stays given.
+pub async fn give(dir: &Path, user: u32) -> io::Result<()> {
     if give_top(dir, user)? {
         return Ok(());
     }

@@ -1,4 +1,5 @@
-//! One attempt under way: its output, its time, and being told to stop.
+//! One attempt under way: its output, its time, and being told to stop. Shared by executors whose jobs write to pipes: each brings
+//! a [`Control`], and [`conduct`] keeps the [`Executor`](super::Executor)'s promises about endings and output with it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,7 +24,8 @@ const DRAIN_SILENCE: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: usize = 1024 * 1024;
 
 /// A way of running commands, once they have been asked for.
-pub(super) trait Control {
+#[expect(async_fn_in_trait, reason = "whoever conducts knows which it has")]
+pub trait Control {
     /// Waits until every process of the job is gone. Cancellation safe.
     async fn ended(&mut self) -> Over;
     /// Asks every process of the job to end.
@@ -34,17 +36,21 @@ pub(super) trait Control {
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Over {
-    pub(super) end: End,
+pub struct Over {
+    /// Its last command's end, or why there is none.
+    pub end: End,
     /// How each of its commands ended that was begun, in order, if it is a job of steps.
-    pub(super) steps: Vec<Step>,
+    pub steps: Vec<Step>,
     /// The kernel killed one of its processes for want of memory.
-    pub(super) out_of_memory: bool,
+    pub out_of_memory: bool,
 }
 
+/// How a job's last command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
+    /// With this code.
     Exited(i32),
+    /// By this signal.
     Signaled(i32),
     /// It was told to end before its last command began, and the one before exited with 0.
     Cut,
@@ -53,7 +59,8 @@ pub(super) enum End {
 }
 
 impl Over {
-    pub(super) fn of(end: End) -> Self {
+    /// Without steps, and not for want of memory.
+    pub fn of(end: End) -> Self {
         Self { end, steps: Vec::new(), out_of_memory: false }
     }
 }
@@ -66,20 +73,28 @@ enum Cause {
 }
 
 /// Both ends of a pipe for one stream.
-pub(super) struct Pipe {
-    pub(super) reader: pipe::Receiver,
-    pub(super) writer: OwnedFd,
+#[derive(Debug)]
+pub struct Pipe {
+    /// Where the executor reads.
+    pub reader: pipe::Receiver,
+    /// What the job's processes write to. Whoever holds it keeps the pipe open.
+    pub writer: OwnedFd,
 }
 
 impl Pipe {
-    pub(super) fn open() -> io::Result<Self> {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The system's: too many open files.
+    pub fn open() -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         Ok(Self { reader: pipe::Receiver::from_owned_fd(reader.into())?, writer: writer.into() })
     }
 }
 
-/// Sees a job through to its end, while its output flows.
-pub(super) async fn conduct(
+/// Sees a job that has been started through to its end, while its output flows: its timeout counts from here. Returns when
+/// everything that was written has been handed on, and has then said how its steps ended. Dropping the future drops `job`.
+pub async fn conduct(
     mut job: impl Control,
     context: &RunContext,
     grace: Duration,

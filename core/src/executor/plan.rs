@@ -8,29 +8,51 @@ use std::path::{Path, PathBuf};
 use crate::executor::RunContext;
 use crate::job::Command;
 
-/// What is executed.
+/// What is executed for a job, wherever that is: argument lists, environment and where to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub struct Plan {
     /// Argument lists to run one after another while they succeed; none is empty.
-    pub(super) commands: Vec<Vec<String>>,
-    pub(super) env: BTreeMap<String, String>,
+    pub commands: Vec<Vec<String>>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
     /// Where to start. Absolute.
-    pub(super) dir: PathBuf,
+    pub dir: PathBuf,
 }
 
 impl Plan {
-    /// The plan for an attempt, or what is wrong with its specification.
-    pub(super) fn new(context: &RunContext, path: &str) -> Result<Self, String> {
+    /// The plan for an attempt whose job sees its directory where it is, or what is wrong with its specification. `path` is the job's
+    /// `PATH` unless it sets its own.
+    ///
+    /// # Errors
+    /// What is wrong with the job: no program, a working directory that leads out of its own.
+    pub fn new(context: &RunContext, path: &str) -> Result<Self, String> {
         let home = std::path::absolute(&context.dir).map_err(|e| format!("{}: {e}", context.dir.display()))?;
-        let dir = match &context.spec.working_directory {
-            None => home.clone(),
-            Some(relative) => inside(&home, relative)?,
-        };
         let home = home.to_str().ok_or("the attempt's directory is not UTF-8")?;
-        let mut env: BTreeMap<String, String> = [("HOME", home), ("LANG", "C.UTF-8"), ("PATH", path), ("TMPDIR", home)]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        env.extend(context.spec.env.clone());
+        Self::seen_at(context, home, [("PATH".to_owned(), path.to_owned())])
+    }
+
+    /// The plan for an attempt whose job sees its directory at `home`. `env` is what it has where it comes from, such as an image's
+    /// variables: they win over the usual ones (`HOME`, `LANG`, `TMPDIR`), and the job's own win over them.
+    ///
+    /// # Errors
+    /// As for [`Plan::new`].
+    pub fn seen_at(
+        context: &RunContext,
+        home: &str,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        let dir = match &context.spec.working_directory {
+            None => PathBuf::from(home),
+            Some(relative) => {
+                let own = context.dir.canonicalize().map_err(|e| format!("{}: {e}", context.dir.display()))?;
+                let dir = inside(&own, relative)?;
+                Path::new(home).join(dir.strip_prefix(&own).map_err(|e| e.to_string())?)
+            }
+        };
+        let usual = [("HOME", home), ("LANG", "C.UTF-8"), ("TMPDIR", home)];
+        let usual = usual.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let all = usual.into_iter().chain(env).chain(context.spec.env.clone());
+        let env: BTreeMap<String, String> = all.collect();
 
         let shell = |line: &String| vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()];
         let commands = match &context.spec.command {
