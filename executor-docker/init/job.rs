@@ -179,7 +179,7 @@ impl Job {
             if entered < 0 {
                 return (-entered, wire::AT_DIRECTORY);
             }
-            (self.exec(self.list(self.slot(1 + step)), self.list(self.environment())), wire::AT_EXEC)
+            (self.exec(self.list(self.slot(1 + step)), self.list(self.environment())), 0)
         }
     }
 

@@ -106,7 +106,6 @@ fn run(talk: &Talk, signals: isize, job: &Job) {
             Ok(child) => child,
             Err((error, at)) => {
                 talk.say(wire::UNSTARTED, error as i32, at | step as u64);
-                flags |= wire::FAILED;
                 break;
             }
         };

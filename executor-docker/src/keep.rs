@@ -1,6 +1,7 @@
 //! The life of one container as the daemon sees it: made, started, and removed when it is let go, whatever happens in between.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,9 +42,10 @@ impl Home {
 
     /// Listens for the init.
     pub(crate) fn listen(&self) -> std::io::Result<UnixListener> {
-        let path = self.path.join(SOCKET);
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+        // A socket's address holds 108 bytes, and this path may be longer.
+        let directory = fs::File::open(&self.path)?;
+        let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
+        fs::set_permissions(self.path.join(SOCKET), fs::Permissions::from_mode(0o666))?;
         Ok(listener)
     }
 

@@ -118,7 +118,7 @@ impl Partial {
         }
         self.filled = 0;
         let [kind, _, _, _, number @ .., _, _, _, _, _, _, _, _] = self.bytes;
-        let [.., a, b, c, d, e, f, g, h] = self.bytes;
-        Ok(Record { kind, number: i32::from_le_bytes(number), more: u64::from_le_bytes([a, b, c, d, e, f, g, h]) })
+        let more = self.bytes.last_chunk().copied().unwrap_or_default();
+        Ok(Record { kind, number: i32::from_le_bytes(number), more: u64::from_le_bytes(more) })
     }
 }

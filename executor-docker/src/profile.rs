@@ -90,10 +90,7 @@ fn host_config(options: &Options, order: &Order, home: &Path) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         readonly_rootfs: Some(options.read_only_root),
-        tmpfs: Some(HashMap::from([(
-            "/tmp".to_owned(),
-            format!("rw,nosuid,nodev,mode=1777,size={}m", options.tmp_mb),
-        )])),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmpfs(options, order))])),
         memory,
         // Memory and swap together: no swap.
         memory_swap: memory,
@@ -117,6 +114,13 @@ fn host_config(options: &Options, order: &Order, home: &Path) -> HostConfig {
         init: Some(false),
         ..HostConfig::default()
     }
+}
+
+fn tmpfs(options: &Options, order: &Order) -> String {
+    // Its mode becomes the one that the image's directory has, if it has one; the job's user can write to what is its own.
+    let owner = order.user.as_deref().and_then(|user| user.split_once(':'));
+    let owner = owner.map(|(user, group)| format!(",uid={user},gid={group}")).unwrap_or_default();
+    format!("rw,nosuid,nodev,mode=1777,size={}m{owner}", options.tmp_mb)
 }
 
 fn labels(options: &Options, order: &Order) -> HashMap<String, String> {

@@ -37,11 +37,9 @@ pub(crate) const OUTPUT: u8 = b'O';
 
 /// In [`END`]: it was asked to end before its last command began.
 pub(crate) const CUT: u64 = 1;
-/// In [`END`]: a command could not be started, which was said before.
-pub(crate) const FAILED: u64 = 2;
 
-/// In [`UNSTARTED`]: what could not be done, beside the step's number in the lower half.
-pub(crate) const AT_EXEC: u64 = 0;
+/// In [`UNSTARTED`]: what could not be done, beside the step's number in the lower half. Without one of these it is the program.
+///
 /// The directory could not be entered.
 pub(crate) const AT_DIRECTORY: u64 = 1 << 32;
 /// No process could be made.

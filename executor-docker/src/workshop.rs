@@ -92,7 +92,7 @@ impl Workshop {
             made: order.is_attached.then_some(tell_made),
         };
         self.keepers.spawn(async move {
-            keep(work).await;
+            Box::pin(keep(work)).await;
             drop(room);
         });
         let (mut line, peer) = match listener {
@@ -173,10 +173,10 @@ impl Workshop {
             self.given_up.cancel();
             self.keepers.wait().await;
         }
-        if self.network.initialized() {
-            if let Err(error) = self.daemon.remove_network(&network_name(&self.options)).await {
-                tracing::warn!(%error, "the network of jobs could not be removed");
-            }
+        if self.network.initialized()
+            && let Err(error) = self.daemon.remove_network(&network_name(&self.options)).await
+        {
+            tracing::warn!(%error, "the network of jobs could not be removed");
         }
     }
 }

@@ -12,7 +12,7 @@ use common::subject;
 mod ready {
     use super::*;
 
-    async fn make() -> Subject {
+    async fn make() -> Option<Subject> {
         subject(|_| ()).await
     }
     cmdexec_testkit::executor_suite!(make);
@@ -22,7 +22,7 @@ mod ready {
 mod cold {
     use super::*;
 
-    async fn make() -> Subject {
+    async fn make() -> Option<Subject> {
         subject(|options: &mut Options| options.pool.most = 0).await
     }
     cmdexec_testkit::executor_suite!(make);
@@ -32,7 +32,7 @@ mod cold {
 mod attached {
     use super::*;
 
-    async fn make() -> Subject {
+    async fn make() -> Option<Subject> {
         subject(|options: &mut Options| options.attach = true).await
     }
     cmdexec_testkit::executor_suite!(make);

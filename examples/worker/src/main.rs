@@ -1,6 +1,7 @@
-//! `cmdexec-worker`: takes jobs from a server and runs them as isolated processes.
+//! `cmdexec-worker`: takes jobs from a server and runs them as isolated processes and in containers.
 
 mod credentials;
+mod docker;
 mod identity;
 mod no_network;
 mod run;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use clap::Command;
 
 fn main() -> ExitCode {
-    let about = "Takes jobs from a Command Executor server and runs them as isolated processes.";
+    let about = "Takes jobs from a Command Executor server and runs them as isolated processes and in containers.";
     let command = Command::new("cmdexec-worker").version(env!("CARGO_PKG_VERSION")).about(about).max_term_width(110);
     let options = cmdexec_program::settings::read_or_exit(command, settings::declare);
     cmdexec_program::logs::start(options.log_format, &options.log_level);

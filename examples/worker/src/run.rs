@@ -10,9 +10,9 @@ use cmdexec_core::worker::{Builder, Ended, StartError, Worker, WorkerHandle};
 use cmdexec_program::signals::{self, Shutdown};
 
 use crate::credentials::Connection;
-use crate::identity;
 use crate::no_network::NoNetwork;
 use crate::settings::{Options, PATIENCE};
+use crate::{docker, identity};
 
 pub(crate) async fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let signals = signals::listen().context("listening for signals")?;
@@ -49,7 +49,7 @@ async fn start(
     connection: Arc<Connection>,
     signals: &Shutdown,
 ) -> Option<Result<WorkerHandle, anyhow::Error>> {
-    let builder = match builder(options, Arc::clone(&connection) as _) {
+    let builder = match builder(options, Arc::clone(&connection) as _).await {
         Ok(builder) => builder,
         Err(error) => return Some(Err(error)),
     };
@@ -68,12 +68,20 @@ async fn start(
     }
 }
 
-fn builder(options: &Options, service: Arc<dyn WorkerService>) -> anyhow::Result<Builder> {
-    let executor = ProcessExecutor::default();
-    let builder = if options.allow_network {
-        Worker::builder(service, executor)
-    } else {
-        Worker::builder(service, NoNetwork::new(executor)?)
+async fn builder(options: &Options, service: Arc<dyn WorkerService>) -> anyhow::Result<Builder> {
+    let name = options.worker.id.as_ref().map_or_else(|| "worker".to_owned(), ToString::to_string);
+    let containers = docker::open(&options.docker, &name).await?;
+    let builder = match (options.allow_process, options.allow_network) {
+        (false, _) => {
+            let containers = containers.context("ALLOW_PROCESS is false, and no container daemon answers")?;
+            return Ok(Worker::builder(service, containers).options(options.worker.clone()));
+        }
+        (true, true) => Worker::builder(service, ProcessExecutor::default()),
+        (true, false) => Worker::builder(service, NoNetwork::new(ProcessExecutor::default())?),
+    };
+    let builder = match containers {
+        Some(containers) => builder.executor(containers),
+        None => builder,
     };
     Ok(builder.options(options.worker.clone()))
 }

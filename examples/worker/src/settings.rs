@@ -11,6 +11,8 @@ use cmdexec_program::logs;
 use cmdexec_program::settings::Settings;
 use cmdexec_program::settings::parse::{Span, list, number, own, text};
 
+use crate::docker::{self, Docker};
+
 /// What the worker was told.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -19,6 +21,10 @@ pub(crate) struct Options {
     pub(crate) credentials: Credentials,
     pub(crate) worker: worker::Options,
     pub(crate) work_dir: PathBuf,
+    /// Whether jobs may be processes.
+    pub(crate) allow_process: bool,
+    /// What there is to say of containers.
+    pub(crate) docker: Docker,
     /// Whether jobs may have a network.
     pub(crate) allow_network: bool,
     pub(crate) log_format: logs::Format,
@@ -109,13 +115,11 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     }
 
     let allow_process = s.setting("ALLOW_PROCESS", "Run jobs as processes").switch(true);
-    if !allow_process {
-        s.problem("ALLOW_PROCESS", "must be true: running jobs in Docker is not built yet, so nothing else is left");
-    }
     let allow_network = s.setting("ALLOW_NETWORK", "Let jobs have a network").switch(true);
-    s.setting("ENABLE_DOCKER", "").only_off("running jobs in Docker");
-    let docker = ["DOCKER_MEMORY_LIMIT", "DOCKER_CPU_LIMIT", "DOCKER_NETWORK_MODE", "DOCKER_TIMEOUT"];
-    s.not_yet("running jobs in Docker", &docker);
+    let docker = docker::declare(s, &work_dir, allow_network);
+    if !allow_process && docker.is_enabled == Some(false) {
+        s.problem("ALLOW_PROCESS", "must be true without ENABLE_DOCKER: nothing else is left to run jobs with");
+    }
 
     let log_format = s.setting("LOG_FORMAT", "text or json").or(logs::Format::Text, own);
     let log_level = s.setting("LOG_LEVEL", "error, warn, info, debug, trace, or directives for single modules");
@@ -127,7 +131,9 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
         credentials: credentials.unwrap_or(Credentials::Token(String::new())),
         worker,
         work_dir,
+        allow_process,
         allow_network,
+        docker,
         log_format,
         log_level,
     }
@@ -158,7 +164,7 @@ fn secret_text(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
-fn cpu_millis(value: &str) -> Result<u32, String> {
+pub(crate) fn cpu_millis(value: &str) -> Result<u32, String> {
     let cpus: f64 = value.trim().parse().unwrap_or(0.0);
     if !(0.001..=4_096.0).contains(&cpus) {
         return Err("must be a number of processors such as 2 or 1.5".to_owned());
@@ -239,15 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn reads_what_is_said_of_containers() {
+        let token = [("SERVER_URL", "http://here:1"), ("WORKER_TOKEN", "t")];
+        let read = |more: &[(&str, &str)]| given(&[&token[..], more].concat());
+        let options =
+            read(&[("ENABLE_DOCKER", "true"), ("DOCKER_MEMORY_LIMIT", "512m"), ("ALLOW_PROCESS", "no")]).unwrap();
+        assert_eq!((options.docker.is_enabled, options.allow_process), (Some(true), false));
+        assert_eq!(read(&[]).unwrap().docker.is_enabled, None);
+        let problems = read(&[("DOCKER_NETWORK_MODE", "bridge"), ("ALLOW_NETWORK", "false")]).unwrap_err();
+        assert!(problems[0].contains("network"), "{problems:?}");
+    }
+
+    #[test]
     fn says_everything_that_is_wrong() {
         let problems =
-            given(&[("SLOTS", "0"), ("ENABLE_DOCKER", "true"), ("DOCKER_TIMEOUT", "1"), ("ALLOW_PROCESS", "no")]);
+            given(&[("SLOTS", "0"), ("ENABLE_DOCKER", "no"), ("DOCKER_TIMEOUT", "soon"), ("ALLOW_PROCESS", "no")]);
         let problems = problems.unwrap_err().join("\n");
         for part in [
             "SERVER_URL: must be set",
             "WORKER_TOKEN or WORKER_TOKEN_SECRET: must be set",
             "SLOTS (",
-            "ENABLE_DOCKER (",
             "DOCKER_TIMEOUT (",
             "ALLOW_PROCESS",
         ] {

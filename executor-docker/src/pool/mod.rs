@@ -216,8 +216,9 @@ impl Pool {
         let mut by_use: Vec<_> = state.shelves.values_mut().collect();
         by_use.sort_by_key(|shelf| std::cmp::Reverse(shelf.demand.last()));
         while making < at_once {
-            let lacks = |shelf: &mut &mut Shelf| shelf.ready.len() + shelf.making < shelf.demand.wanted(now);
-            let Some(place) = by_use.iter_mut().position(|shelf| lacks(shelf)) else { break };
+            let lacking =
+                by_use.iter_mut().position(|shelf| shelf.ready.len() + shelf.making < shelf.demand.wanted(now));
+            let Some(place) = lacking else { break };
             if total >= most {
                 let Some(older) = by_use.iter_mut().skip(place + 1).rev().find(|shelf| !shelf.ready.is_empty()) else {
                     break;

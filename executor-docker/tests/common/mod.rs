@@ -2,9 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses some of it")]
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::{Command, Output};
 use std::time::Duration;
 
+use cmdexec_core::job::Outcome;
 use cmdexec_executor_docker::{DockerExecutor, Options};
 use cmdexec_testkit::executor::Subject;
 
@@ -14,33 +17,60 @@ pub(crate) const GRACE: Duration = Duration::from_millis(1500);
 /// An image of busybox alone, which `scripts/test` makes.
 pub(crate) const IMAGE: &str = "cmdexec-test:latest";
 
-/// Where the daemon listens; none is an error, for every test here needs it. `scripts/test` starts one.
-pub(crate) fn host() -> String {
-    std::env::var("CMDEXEC_TEST_DOCKER")
-        .expect("CMDEXEC_TEST_DOCKER must say where a Docker daemon listens; `scripts/test tests` starts one")
+/// Where the daemon listens; `scripts/test` starts one. Without it, the test that asks is noted as skipped.
+pub(crate) fn host() -> Option<String> {
+    let host = std::env::var("CMDEXEC_TEST_DOCKER").ok();
+    if host.is_none() {
+        let current = std::thread::current();
+        let note = format!("{}: there is no Docker daemon (CMDEXEC_TEST_DOCKER)", current.name().unwrap_or("a test"));
+        println!("{note}");
+        if let Some(path) = std::env::var_os("CMDEXEC_SKIPS") {
+            let mut skips = std::fs::File::options().append(true).open(path).unwrap();
+            writeln!(skips, "{note}").unwrap();
+        }
+    }
+    host
 }
 
-/// A new directory for an executor, with a short name. It is left behind, nearly empty.
+/// A new directory for an executor. It is left behind, nearly empty.
 pub(crate) fn dir() -> PathBuf {
-    let dir = tempfile::Builder::new().prefix("cx").tempdir().unwrap();
-    dir.keep()
+    tempfile::Builder::new().prefix("cmdexec-docker-").tempdir().unwrap().keep()
 }
 
 /// Options for the tests' daemon.
-pub(crate) fn options(change: impl FnOnce(&mut Options)) -> Options {
+pub(crate) fn options(change: impl FnOnce(&mut Options)) -> Option<Options> {
     let mut options = Options::new(dir());
-    options.host = host();
+    options.host = host()?;
     options.grace = GRACE;
     change(&mut options);
-    options
+    Some(options)
 }
 
 /// An executor of the tests' daemon.
-pub(crate) async fn executor(change: impl FnOnce(&mut Options)) -> DockerExecutor {
-    DockerExecutor::open(options(change)).await.unwrap()
+pub(crate) async fn executor(change: impl FnOnce(&mut Options)) -> Option<DockerExecutor> {
+    Some(DockerExecutor::open(options(change)?).await.unwrap())
 }
 
 /// The same for the suite, with the image.
-pub(crate) async fn subject(change: impl FnOnce(&mut Options)) -> Subject {
-    Subject::new(executor(change).await, GRACE).with_image(IMAGE)
+pub(crate) async fn subject(change: impl FnOnce(&mut Options)) -> Option<Subject> {
+    Some(Subject::new(executor(change).await?, GRACE).with_image(IMAGE))
+}
+
+/// Runs the daemon's own program against it.
+pub(crate) fn docker(host: &str, arguments: &[&str]) -> Output {
+    Command::new("docker").args(["-H", host]).args(arguments).output().unwrap()
+}
+
+/// The same; what it prints, if it succeeds.
+pub(crate) fn docker_says(host: &str, arguments: &[&str]) -> String {
+    let output = docker(host, arguments);
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// What an executor's error says.
+#[track_caller]
+pub(crate) fn complaint(outcome: &Outcome) -> &str {
+    let Outcome::ExecutorError { message } = outcome else { panic!("{outcome:?}") };
+    message
 }

@@ -153,6 +153,11 @@ impl Trial {
         waited.expect("the text in time").expect("the text before the end");
     }
 
+    /// What came out on its standard output so far, as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output.borrow().stdout).into_owned()
+    }
+
     /// Waits for the end.
     pub async fn end(self) -> Ended {
         let outcome = tokio::time::timeout(PATIENCE, self.running).await.expect("an end in time").expect("no panic");
