@@ -38,10 +38,12 @@ impl Budget {
         self.keep(&images);
     }
 
-    /// An image is used; of those that this executor did not fetch nothing is kept.
+    /// An image is used; of those that this executor did not fetch nothing is kept. Said at most every few seconds of each.
     pub(super) fn used(&self, name: &str) {
-        if let Some(image) = lock(&self.images).get_mut(name) {
+        let mut images = lock(&self.images);
+        if let Some(image) = images.get_mut(name) {
             image.used = SystemClock.now().as_millis();
+            self.keep(&images);
         }
     }
 
