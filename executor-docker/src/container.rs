@@ -29,7 +29,7 @@ pub(crate) struct Container {
     /// How often the kernel had killed something in it for want of memory before its job began.
     pub(crate) oom_kills: u64,
     pub(crate) namespace: Option<Namespace>,
-    pub(crate) _home: Home,
+    pub(crate) home: Home,
     pub(crate) _kept: DropGuard,
 }
 
@@ -81,12 +81,14 @@ impl Container {
         shown.map_err(|error| Trouble::io("showing the job's directory in its container", &error))
     }
 
-    /// Empties it for a further job of the same owner: nothing of the last one runs any more.
+    /// Empties it for a further job of the same owner: nothing of the last one runs any more. An error leaves it of no use.
     pub(crate) async fn renew(&mut self, mounter: &Mounter, tmp_mb: u64) -> Result<(), Trouble> {
         let namespace = self.namespace.take().ok_or_else(|| Trouble::Here("its mounts are out of reach".to_owned()))?;
         let (namespace, renewed) = mounter.renew(namespace, tmp_mb).await;
         self.namespace = namespace;
-        renewed.map_err(|error| Trouble::io("emptying a container", &error))
+        renewed.map_err(|error| Trouble::io("emptying a container", &error))?;
+        self.oom_kills = self.groups.as_ref().and_then(Groups::oom_kills).unwrap_or(0);
+        Ok(())
     }
 
     /// Whether its init still waits.

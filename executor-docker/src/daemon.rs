@@ -73,11 +73,6 @@ impl Daemon {
         self.call(self.docker.kill_container(name, Some(options))).await
     }
 
-    pub(crate) async fn rename(&self, name: &str, to: &str) -> Result<(), Trouble> {
-        let options = bollard::query_parameters::RenameContainerOptionsBuilder::default().name(to).build();
-        self.call(self.docker.rename_container(name, options)).await
-    }
-
     pub(crate) async fn state(&self, name: &str) -> Result<ContainerState, Trouble> {
         let seen = self.call(self.docker.inspect_container(name, None::<InspectContainerOptions>)).await?;
         seen.state.ok_or_else(|| Trouble::Refused(format!("it does not say how {name} is")))

@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use crate::container::{Container, Peer};
 use crate::control::{Carried, Running};
 use crate::daemon::Daemon;
+use crate::gpus::{self, Gpus};
 use crate::image::{Image, Images};
 use crate::mounts::Mounter;
 use crate::options::Options;
@@ -45,6 +46,7 @@ pub struct DockerExecutor {
     pool: Option<Arc<Pool>>,
     mounter: Option<Mounter>,
     capabilities: Capabilities,
+    gpus: Arc<Gpus>,
     /// Whether directories can be given to the jobs' user, whom the worker is not.
     gives: bool,
     user: u32,
@@ -81,7 +83,12 @@ impl DockerExecutor {
         let is_attached = options.attach || !is_here;
         let user = options.user.unwrap_or_else(|| if is_root { USER } else { nix::unistd::geteuid().as_raw() });
         let mounter = if is_root && !is_attached { Mounter::start().ok() } else { None };
-        let capabilities = Capabilities { kind: Kind::Docker, limits: limits(&info) };
+        let capabilities = Capabilities {
+            kind: Kind::Docker,
+            limits: limits(&info),
+            gpus: options.gpus.unwrap_or_else(|| gpus::count(&info)),
+        };
+        let gpus = Gpus::new(capabilities.gpus);
         let images = Arc::new(Images::new(daemon.clone(), &options));
         let workshop = Arc::new(Workshop::new(daemon, options));
         let mut executor = Self {
@@ -90,6 +97,7 @@ impl DockerExecutor {
             pool: None,
             mounter,
             capabilities,
+            gpus,
             gives: is_root,
             user,
             is_remapped,
@@ -120,18 +128,40 @@ impl DockerExecutor {
             spec.timeout = most;
             context.spec = Arc::new(spec);
         }
+        let Some(gpus) = self.gpus.take(context.spec.resources.gpus.unwrap_or(0)) else {
+            return Err(failed("this worker does not have that many graphics processors"));
+        };
         let ready = tokio::select! {
             biased;
             () = context.stop.cancelled() => return Err(Outcome::Stopped),
-            ready = self.ready(&context) => ready?,
+            ready = self.ready(&context, &gpus.indices) => ready?,
         };
         let (mut container, plan) = ready;
-        let _busy = self.pool.as_ref().map(Pool::busy);
-        self.conduct(&mut container, &plan, &context).await
+        context.steps.runs_in(&container.image.digest);
+        container.home.note(context.job, context.attempt);
+        let busy = self.pool.as_ref().map(Pool::busy);
+        let (outcome, is_clean) = self.conduct(&mut container, &plan, &context).await?;
+        drop(busy);
+        if is_clean && let Some((scope, pool, mounter)) = self.reuse(&context, &container.image) {
+            match container.renew(mounter, self.options().tmp_mb).await {
+                Ok(()) => pool.give_back(scope, container),
+                Err(error) => tracing::warn!(%error, "a container is not used again"),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Whose containers the job may use again, and hands on; `None`: it has one for itself, as where a container would keep something.
+    fn reuse<'a>(&'a self, context: &'a RunContext, image: &Image) -> Option<(&'a str, &'a Arc<Pool>, &'a Mounter)> {
+        let spec = &context.spec;
+        let is_alone = spec.network.unwrap_or(self.options().network) == Network::None && spec.resources.gpus.is_none();
+        let keeps_nothing = self.options().read_only_root && !image.has_volumes;
+        let scope = spec.reuse_scope.as_deref().filter(|_| spec.reuse && is_alone && keeps_nothing)?;
+        Some((scope, self.pool.as_ref()?, self.mounter.as_ref()?))
     }
 
     /// Everything up to where a container waits for the job and has all that it needs.
-    async fn ready(&self, context: &RunContext) -> Result<(Container, Plan), Outcome> {
+    async fn ready(&self, context: &RunContext, gpus: &[usize]) -> Result<(Container, Plan), Outcome> {
         let named = context.spec.container_image.as_deref().ok_or_else(|| failed("the job names no image"))?;
         let wanted = Reference::parse(named).map_err(failed)?;
         let network = context.spec.network.unwrap_or(self.options().network);
@@ -139,12 +169,12 @@ impl DockerExecutor {
         let image = self.images.get(&wanted, &context.output).await.map_err(|error| error.outcome())?;
         let env = [("PATH".to_owned(), PATH.to_owned())].into_iter().chain(image.env.clone());
         let plan = Plan::seen_at(context, WORK, env).map_err(|message| Outcome::InputError { message })?;
-        let container = match self.container(context, &image, network).await {
+        let container = match self.container(context, &image, network, gpus).await {
             // It was removed since it was looked at.
             Err(Trouble::NotFound(_)) => {
                 self.images.forget(&image);
                 let image = self.images.get(&wanted, &context.output).await.map_err(|error| error.outcome())?;
-                self.container(context, &image, network).await
+                self.container(context, &image, network, gpus).await
             }
             other => other,
         };
@@ -157,10 +187,14 @@ impl DockerExecutor {
         context: &RunContext,
         image: &Arc<Image>,
         network: Network,
+        gpus: &[usize],
     ) -> Result<Container, Trouble> {
         let limits = self.limits(context.spec.resources);
-        if let (Some(pool), Some(mounter), Network::None) = (&self.pool, &self.mounter, network) {
-            let mut container = pool.take(image).await?;
+        if let (Some(pool), Some(mounter), Network::None, []) = (&self.pool, &self.mounter, network, gpus) {
+            let mut container = match self.reuse(context, image) {
+                Some((scope, ..)) => pool.take_again(scope, image).await?,
+                None => pool.take(image).await?,
+            };
             self.give(context, container.peer).await?;
             let fitted = match container.limit(limits) {
                 Ok(()) => container.show(mounter, &context.dir).await,
@@ -177,7 +211,7 @@ impl DockerExecutor {
             user: self.container_user(),
             network,
             limits,
-            gpus: 0,
+            gpus: gpus.to_vec(),
             work: Some(context.dir.clone()),
             attempt: Some((context.job.to_string(), context.attempt)),
             is_attached: self.is_attached,
@@ -194,6 +228,7 @@ impl DockerExecutor {
             cpu_millis: asked.cpu_millis.or(usual.cpu_millis),
             memory_mb: asked.memory_mb.or(usual.memory_mb),
             pids: asked.pids.or(usual.pids),
+            gpus: None,
         }
     }
 
@@ -207,7 +242,13 @@ impl DockerExecutor {
         given.map_err(|error| Trouble::io("giving the job's directory to its user", &error))
     }
 
-    async fn conduct(&self, container: &mut Container, plan: &Plan, context: &RunContext) -> Result<Outcome, Outcome> {
+    /// Hands the job over and sees it through; also whether nothing of it is left in the container.
+    async fn conduct(
+        &self,
+        container: &mut Container,
+        plan: &Plan,
+        context: &RunContext,
+    ) -> Result<(Outcome, bool), Outcome> {
         let lost = |error: std::io::Error| failed(format!("handing the job to its container: {error}"));
         let job = crate::link::encode(plan).map_err(lost)?;
         let (out, err) = (Pipe::open().map_err(lost)?, Pipe::open().map_err(lost)?);
@@ -225,7 +266,8 @@ impl DockerExecutor {
         let mut is_clean = false;
         let daemon = &self.workshop.daemon;
         let running = Running::new(daemon, container, programs, tells_steps, carried, &mut is_clean);
-        Ok(conduct(running, context, self.options().grace, out.reader, err.reader).await)
+        let outcome = conduct(running, context, self.options().grace, out.reader, err.reader).await;
+        Ok((outcome, is_clean))
     }
 }
 

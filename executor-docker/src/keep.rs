@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
+use cmdexec_core::id::JobId;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -21,6 +22,9 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// How often a container that is not there is looked for again, of which nobody knows whether it was made.
 const LOOKS: u32 = 5;
+
+/// What the file is called beside a container's directory that names its job.
+const JOB: &str = "job";
 
 /// A directory with the init and a socket that the init of one container connects to.
 #[derive(Debug)]
@@ -49,6 +53,11 @@ impl Home {
         Ok(listener)
     }
 
+    /// Says, for people and for the next start, which job's container it is.
+    pub(crate) fn note(&self, job: JobId, attempt: u32) {
+        let _ = fs::write(self.path.with_extension(JOB), format!("{job} {attempt}\n"));
+    }
+
     /// The init has connected; nobody else is to.
     pub(crate) fn close(&self) {
         let _ = fs::remove_file(self.path.join(SOCKET));
@@ -59,6 +68,7 @@ impl Drop for Home {
     fn drop(&mut self) {
         // It holds two names. What is left of it after a crash is swept with the rest.
         let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_file(self.path.with_extension(JOB));
     }
 }
 

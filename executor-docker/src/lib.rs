@@ -23,6 +23,7 @@ mod container;
 mod control;
 mod daemon;
 mod executor;
+mod gpus;
 mod image;
 mod keep;
 mod link;

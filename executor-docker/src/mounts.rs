@@ -115,7 +115,9 @@ fn inside(namespace: &Namespace, what: &What) -> io::Result<()> {
             umount2(WORK, MntFlags::MNT_DETACH)?;
             let tmp = format!("mode=1777,size={tmp_mb}m");
             renew("/tmp", "tmpfs", MsFlags::empty(), &tmp)?;
-            renew("/dev/shm", "tmpfs", MsFlags::MS_NOEXEC, "mode=1777,size=65536k")
+            renew("/dev/shm", "tmpfs", MsFlags::MS_NOEXEC, "mode=1777,size=65536k")?;
+            // Message queues are files of one flat directory.
+            std::fs::read_dir("/dev/mqueue")?.try_for_each(|queue| std::fs::remove_file(queue?.path()))
         }
     }
 }

@@ -43,6 +43,9 @@ pub struct Options {
     pub runtime: Option<String>,
     /// The user namespace mode of containers, in the daemon's words. The daemon's default by default.
     pub userns: Option<String>,
+    /// How many graphics processors jobs may have: each has its own. By default as many of NVIDIA's as this machine has, if the daemon can
+    /// give them to containers.
+    pub gpus: Option<u32>,
     /// Whether containers are talked to through the daemon even where a socket of this machine would do. Jobs then start slower, and none is
     /// started beforehand. False by default; it is done in any case where the daemon listens on the network (which must see the same
     /// directories at the same paths), and with runtimes that bring a kernel of their own.
@@ -120,6 +123,7 @@ impl Options {
             tmp_mb: 64,
             runtime: None,
             userns: None,
+            gpus: None,
             attach: false,
             most_time: None,
             pull: Pull::IfMissing,

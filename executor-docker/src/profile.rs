@@ -39,7 +39,8 @@ pub(crate) struct Order {
     pub(crate) user: Option<String>,
     pub(crate) network: Network,
     pub(crate) limits: Resources,
-    pub(crate) gpus: u32,
+    /// Which graphics processors.
+    pub(crate) gpus: Vec<usize>,
     /// The job's directory, where it is known already.
     pub(crate) work: Option<PathBuf>,
     /// The job and the attempt, where they are.
@@ -105,7 +106,7 @@ fn host_config(options: &Options, order: &Order, home: &Path) -> HostConfig {
         dns: Some(if is_networked { Vec::new() } else { vec!["127.0.0.1".to_owned()] }),
         ipc_mode: Some("private".to_owned()),
         mounts: Some(mounts),
-        device_requests: (order.gpus > 0).then(|| vec![gpus(order.gpus)]),
+        device_requests: (!order.gpus.is_empty()).then(|| vec![gpus(&order.gpus)]),
         runtime: options.runtime.clone(),
         userns_mode: options.userns.clone(),
         // What jobs write is the executor's to read, and is kept nowhere else.
@@ -165,9 +166,9 @@ fn ulimit(name: &str, soft: i64, hard: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) }
 }
 
-fn gpus(count: u32) -> DeviceRequest {
+fn gpus(indices: &[usize]) -> DeviceRequest {
     DeviceRequest {
-        count: Some(i64::from(count)),
+        device_ids: Some(indices.iter().map(ToString::to_string).collect()),
         capabilities: Some(vec![vec!["gpu".to_owned()]]),
         ..DeviceRequest::default()
     }

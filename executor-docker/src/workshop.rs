@@ -107,8 +107,7 @@ impl Workshop {
         };
         hello(&mut line).await?;
         let oom_kills = groups.as_ref().and_then(Groups::oom_kills).unwrap_or(0);
-        let container =
-            Container { name, image, line, peer, groups, limits, oom_kills, namespace, _home: home, _kept: kept };
+        let container = Container { name, image, line, peer, groups, limits, oom_kills, namespace, home, _kept: kept };
         // The init is the one that holds the other end. As it does, its process is still who it was when its namespace and its groups
         // were looked up by number.
         if !container.is_alive() {

@@ -289,3 +289,28 @@ async fn stopping_while_an_image_is_fetched_is_a_stop() {
     assert_eq!(ended.outcome, Outcome::Stopped);
     assert!(String::from_utf8_lossy(&ended.stderr).contains("pulling localhost:"));
 }
+
+#[tokio::test]
+async fn graphics_processors_that_are_not_there_are_said() {
+    let Some(subject) = subject(|options| options.gpus = Some(1)).await else { return };
+    assert_eq!(subject.executor.capabilities().gpus, 1);
+    let mut spec = JobSpec::shell("true");
+    spec.resources.gpus = Some(2);
+    assert!(complaint(&subject.run(spec.clone()).await.outcome).contains("does not have that many"));
+    // The daemon is asked for the one, and has none.
+    spec.resources.gpus = Some(1);
+    let said = subject.run(spec.clone()).await.outcome;
+    assert!(complaint(&said).contains("device driver"), "{said:?}");
+    // It is free for the next all the same.
+    let said = subject.run(spec).await.outcome;
+    assert!(complaint(&said).contains("device driver"), "{said:?}");
+}
+
+#[tokio::test]
+async fn the_attempt_says_which_image_it_ran_in() {
+    let Some(subject) = subject(|_| ()).await else { return };
+    let trial = subject.begin(JobSpec::shell("true"));
+    let steps = trial.steps();
+    trial.end().await.succeeded();
+    assert!(steps.image().unwrap().starts_with("sha256:"), "{steps:?}");
+}

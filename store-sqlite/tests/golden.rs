@@ -38,7 +38,7 @@ fn spec() -> JobSpec {
     spec.working_directory = Some("src".to_owned());
     spec.env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
     spec.timeout = Duration::from_millis(1_500);
-    spec.resources = Resources { cpu_millis: Some(1_500), memory_mb: Some(256), pids: Some(64) };
+    spec.resources = Resources { cpu_millis: Some(1_500), memory_mb: Some(256), pids: Some(64), gpus: None };
     spec.network = Some(Network::Bridge);
     spec.labels = ["gpu".to_owned(), "x86".to_owned()].into();
     spec.priority = 7;

@@ -86,7 +86,7 @@ async fn peer(coordinator: &Coordinator, name: &str) -> Peer {
         hostname: name.to_owned(),
         cpu_count: 4,
         total_memory_mb: 4_096,
-        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [].into() }]),
+        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 }]),
         slots: Some(4),
         labels: [].into(),
         version: None,

@@ -35,7 +35,7 @@ fn registration() -> Registration {
         hostname: "host".to_owned(),
         cpu_count: 4,
         total_memory_mb: 8_192,
-        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::Memory].into() }]),
+        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::Memory].into(), gpus: 0 }]),
         slots: Some(4),
         labels: ["gpu".to_owned()].into(),
         version: Some("1".to_owned()),

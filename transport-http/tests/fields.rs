@@ -111,7 +111,7 @@ fn spec_cases() -> Vec<(&'static str, Value)> {
         ("filename", json!("a.zip")),
         ("filename", json!("a/b.zip")),
         ("workingDirectory", json!("a")),
-        ("gpus", json!(1)),
+        ("gpus", json!(1)), // without a container
         ("dependsOn", json!(["00000000-0000-0000-0000-000000000000"])),
         ("reuse", json!(true)),
         ("secrets", json!(["a"])),

@@ -233,7 +233,7 @@ async fn what_the_client_asks() {
     assert!(client.register(registration.clone()).await.is_err());
     registration.worker = Some(w.clone());
     registration.executors =
-        Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::Memory, Limit::NoNetwork].into() }]);
+        Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::Memory, Limit::NoNetwork].into(), gpus: 0 }]);
     (registration.slots, registration.version) = (Some(2), Some("1".into()));
     registration.labels.insert("gpu".into());
     assert!(client.register(registration).await.is_err());

@@ -106,6 +106,9 @@ pub struct Attempt {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<EndedName>))]
     pub outcome: Option<Ended>,
     pub exit_code: Option<i32>,
+    /// Exactly which image it ran in: by its registry's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// A page of jobs, newest first: summaries, without output and environment, the command cut at 200 characters.
@@ -291,6 +294,7 @@ mod write {
                 ended_at: view.ended.map(Time),
                 outcome: view.outcome,
                 exit_code: view.exit_code,
+                image: view.image.clone(),
             }
         }
     }
@@ -341,6 +345,8 @@ mod read {
                 details.steps = result.steps.into_iter().map(Into::into).collect();
                 details.artifacts = file(result.artifacts_url)?;
             }
+            details.image =
+                self.attempts.iter().rev().find(|attempt| attempt.ended_at.is_some()).and_then(|a| a.image.clone());
             let attempts: Option<Vec<_>> = self.attempts.into_iter().map(Attempt::into_view).collect();
             Some(JobView {
                 id: JobId::from_uuid(self.job_id),
@@ -374,6 +380,7 @@ mod read {
                 ended: self.ended_at.map(|t| t.0),
                 outcome: self.outcome,
                 exit_code: self.exit_code,
+                image: self.image,
             })
         }
     }

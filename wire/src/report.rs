@@ -41,6 +41,9 @@ pub struct Report {
     /// What the job's owner should know though it changes nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Exactly which image it ran in: its registry's digest, or the id of one that is nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// The attempt's last pieces of output, numbered on from those that were sent before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<Chunk>,
@@ -170,6 +173,7 @@ impl Report {
             steps: attempt.details.steps.iter().map(Step::from).collect(),
             artifacts: attempt.details.artifacts.map(|id| id.to_string()),
             warnings: attempt.details.warnings.clone(),
+            image: attempt.details.image.clone(),
             chunks: Vec::new(),
             stdout: None,
             stdout_base64: None,

@@ -64,6 +64,10 @@ pub struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub pids: Option<u32>,
+    /// Graphics processors that the job reserves and gets, in a container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub gpus: Option<u32>,
     /// The network that the job gets: `none` by default in a container, the worker's in a process.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<NetworkName>))]
@@ -89,6 +93,12 @@ pub struct Spec {
     /// True: a worker that loses touch stops the job before its lease is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
+    /// True: the job may run in a container that another job of its owner has used that said so too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<bool>,
+    /// In a lease: whose containers `reuse` means. Not to be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse_scope: Option<String>,
     /// Not to be started before this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Time>,
@@ -136,6 +146,8 @@ impl Spec {
         whole.retries = Some(spec.retries);
         whole.backoff = Some(Backoff::from(spec.backoff));
         whole.exclusive = Some(spec.exclusive);
+        // A matter between the server and its workers.
+        whole.reuse_scope = None;
         whole
     }
 
@@ -149,7 +161,7 @@ impl Spec {
             Command::Argv(argv) => args = Some(argv.clone()),
             Command::Steps(lines) => commands = Some(lines.clone()),
         }
-        let Resources { cpu_millis, memory_mb, pids } = spec.resources;
+        let Resources { cpu_millis, memory_mb, pids, gpus } = spec.resources;
         Self {
             command,
             args,
@@ -166,6 +178,7 @@ impl Spec {
             cpus: cpu_millis.map(Cpus),
             memory_mb,
             pids,
+            gpus,
             network: spec.network,
             labels: differs(!spec.labels.is_empty()).map(|()| spec.labels.clone()),
             priority: differs(spec.priority != default.priority).map(|()| spec.priority),
@@ -173,6 +186,8 @@ impl Spec {
             retries: differs(spec.retries != default.retries).map(|()| spec.retries),
             backoff: differs(spec.backoff != default.backoff).map(|()| spec.backoff.into()),
             exclusive: differs(spec.exclusive).map(|()| true),
+            reuse: differs(spec.reuse).map(|()| true),
+            reuse_scope: spec.reuse_scope.clone(),
             run_at: spec.run_at.map(Time),
             idempotency_key: spec.idempotency_key.clone(),
         }
@@ -195,8 +210,12 @@ impl Spec {
         spec.outputs = self.outputs.unwrap_or_default();
         spec.env = self.env.unwrap_or_default();
         spec.timeout = self.timeout.map_or(spec.timeout, |Seconds(timeout)| timeout);
-        spec.resources =
-            Resources { cpu_millis: self.cpus.map(|Cpus(millis)| millis), memory_mb: self.memory_mb, pids: self.pids };
+        spec.resources = Resources {
+            cpu_millis: self.cpus.map(|Cpus(millis)| millis),
+            memory_mb: self.memory_mb,
+            pids: self.pids,
+            gpus: self.gpus,
+        };
         spec.network = self.network;
         spec.labels = self.labels.unwrap_or_default();
         spec.priority = self.priority.unwrap_or(spec.priority);
@@ -204,6 +223,8 @@ impl Spec {
         spec.retries = self.retries.unwrap_or(spec.retries);
         spec.backoff = self.backoff.map_or(spec.backoff, Into::into);
         spec.exclusive = self.exclusive.unwrap_or(spec.exclusive);
+        spec.reuse = self.reuse.unwrap_or(spec.reuse);
+        spec.reuse_scope = self.reuse_scope;
         spec.run_at = self.run_at.map(|Time(at)| at);
         spec.idempotency_key = self.idempotency_key;
         Some(spec)

@@ -52,6 +52,8 @@ pub struct Demand {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<super::spec::NetworkName>))]
     pub network: Option<Network>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -101,6 +103,7 @@ impl From<&Class> for Demand {
             executor: demand.kind,
             cpus: demand.resources.cpu_millis.map(Cpus),
             memory_mb: demand.resources.memory_mb,
+            gpus: demand.resources.gpus,
             network: demand.network,
             labels: demand.labels.clone(),
             outputs: demand.outputs,
@@ -142,6 +145,7 @@ mod read {
                     cpu_millis: self.cpus.map(|super::Cpus(millis)| millis),
                     memory_mb: self.memory_mb,
                     pids: None,
+                    gpus: self.gpus,
                 },
                 network: self.network,
                 labels: self.labels,

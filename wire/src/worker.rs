@@ -68,6 +68,9 @@ pub struct Executor {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub limits: Vec<serde_json::Value>,
+    /// How many graphics processors it can give to jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
 }
 
 /// What jobs run in.
@@ -205,13 +208,13 @@ fn millis(duration: std::time::Duration) -> u64 {
 impl Executor {
     fn of(capabilities: &Capabilities) -> Self {
         let limits = capabilities.limits.iter().filter_map(|limit| serde_json::to_value(limit).ok()).collect();
-        Self { kind: capabilities.kind, limits }
+        Self { kind: capabilities.kind, limits, gpus: Some(capabilities.gpus).filter(|gpus| *gpus > 0) }
     }
 
     /// The same without the limits that are not known here: a newer end may name more.
     pub fn into_capabilities(self) -> Capabilities {
         let limits = self.limits.into_iter().filter_map(|limit| serde_json::from_value(limit).ok()).collect();
-        Capabilities { kind: self.kind, limits }
+        Capabilities { kind: self.kind, limits, gpus: self.gpus.unwrap_or(0) }
     }
 }
 

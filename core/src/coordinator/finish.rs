@@ -135,7 +135,7 @@ fn checked_details(mut details: Details) -> Result<Details, Error> {
         return Err(Error::invalid("steps", format!("must be at most {MAX_STEPS}")));
     }
     details.warnings.truncate(MAX_WARNINGS);
-    details.warnings.iter_mut().for_each(cut);
+    details.warnings.iter_mut().chain(&mut details.image).for_each(cut);
     Ok(details)
 }
 

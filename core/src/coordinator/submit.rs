@@ -30,7 +30,7 @@ impl Shared {
         self.check(owner, &submission).await?;
         let key = submission.idempotency_key;
         // The digest is of what is to be done: it was the same before specs kept their key.
-        submission.specs.iter_mut().for_each(|spec| spec.idempotency_key = None);
+        submission.specs.iter_mut().for_each(|spec| (spec.idempotency_key, spec.reuse_scope) = (None, None));
         let fingerprint = key.as_ref().map(|_| fingerprint(&submission.specs));
         let repetition = key.as_ref().zip(fingerprint).map(|(key, fingerprint)| Key {
             owner: owner.clone(),
@@ -46,6 +46,7 @@ impl Shared {
         let shown = key.filter(|key| !key.starts_with('~'));
         for mut spec in submission.specs {
             spec.idempotency_key.clone_from(&shown);
+            spec.reuse_scope = spec.reuse.then(|| scope(owner));
             let (life, timer, effect) = submitted(&spec, now);
             let class = Class::of(&spec);
             let id = self.ids.next(now, &mut *self.random());
@@ -136,6 +137,12 @@ impl Shared {
         };
         Ok(ids.into_iter().zip(jobs).map(answer).collect())
     }
+}
+
+/// What stands for an owner where workers tell owners apart, and does not say who it is.
+fn scope(owner: &Owner) -> String {
+    let digest = Sha256::new().chain_update("cmdexec reuse ").chain_update(owner.as_str()).finalize();
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A digest of what is submitted: of the specs as they are stored, so that spelling does not matter.

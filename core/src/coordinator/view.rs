@@ -98,6 +98,7 @@ fn attempts(job: &Job) -> Vec<AttemptView> {
         ended: Some(attempt.ended),
         outcome: Some(Ended::from(&attempt.outcome)),
         exit_code: attempt.outcome.exit_code(),
+        image: attempt.details.image.clone(),
     });
     let current = job.life.lease().map(|lease| AttemptView {
         number: lease.attempt,
@@ -106,6 +107,7 @@ fn attempts(job: &Job) -> Vec<AttemptView> {
         ended: None,
         outcome: None,
         exit_code: None,
+        image: None,
     });
     past.chain(current).collect()
 }
@@ -196,7 +198,7 @@ pub(super) fn said(row: &WorkerRow) -> Option<Usage> {
 /// A worker of an earlier protocol version has both executors and promises no limit.
 fn older_executors() -> Vec<crate::executor::Capabilities> {
     use crate::executor::{Capabilities, Kind};
-    [Kind::Process, Kind::Docker].map(|kind| Capabilities { kind, limits: [].into() }).into()
+    [Kind::Process, Kind::Docker].map(|kind| Capabilities { kind, limits: [].into(), gpus: 0 }).into()
 }
 
 /// What a worker is doing, by what it said and how long ago.

@@ -50,7 +50,7 @@ impl FunctionExecutor {
         Self {
             run: Box::new(move |context| Box::pin(function(context))),
             clock: Arc::new(SystemClock),
-            capabilities: Capabilities { kind: Kind::Process, limits: [].into() },
+            capabilities: Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 },
         }
     }
 

@@ -92,6 +92,14 @@ pub struct Capabilities {
     /// Limits that are truly enforced here. A job that asks for one that is not is still run,
     /// except where running it without would break a promise ([`Limit::NoNetwork`]): then it is refused.
     pub limits: BTreeSet<Limit>,
+    /// How many graphics processors it can give to jobs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gpus: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What an executor runs jobs in.
@@ -140,7 +148,7 @@ pub struct RunContext {
     pub slot: usize,
     /// Where output goes. Waits when the reader is slow, which must reach the job's pipe.
     pub output: OutputSink,
-    /// Where each step's end is said, of a job of several.
+    /// Where each step's end is said, of a job of several, and which image it runs in, of one in a container.
     pub steps: StepLog,
     /// Fires when the attempt is to stop.
     pub stop: CancellationToken,

@@ -1,21 +1,42 @@
-//! How the steps of a job ended, as its executor says it.
+//! What an executor says of an attempt besides its outcome: how each step ended, and in which image it ran.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::job::Step;
 
-/// Where an executor says how each step of a [`crate::job::Command::Steps`] ended. Clones are the same list.
+/// Where an executor says how each step of a [`crate::job::Command::Steps`] ended, and what it ran in. Clones are the same log.
 #[derive(Debug, Clone, Default)]
-pub struct StepLog(Arc<Mutex<Vec<Step>>>);
+pub struct StepLog(Arc<Mutex<Said>>);
+
+#[derive(Debug, Default)]
+struct Said {
+    steps: Vec<Step>,
+    image: Option<String>,
+}
 
 impl StepLog {
     /// The next step has ended, or was under way when the job was ended.
     pub fn ended(&self, step: Step) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        self.lock().steps.push(step);
+    }
+
+    /// The attempt runs in exactly this image.
+    pub fn runs_in(&self, image: impl Into<String>) {
+        self.lock().image = Some(image.into());
+    }
+
+    /// What it runs in, if it was said.
+    pub fn image(&self) -> Option<String> {
+        self.lock().image.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        // Each change is one assignment or one push.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The steps so far, in order.
     pub fn steps(&self) -> Vec<Step> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().steps.clone()
     }
 }

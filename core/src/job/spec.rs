@@ -70,6 +70,14 @@ pub struct JobSpec {
     /// as far as clocks allow. False, the default: it keeps the job running and reports when it is back.
     #[serde(default)]
     pub exclusive: bool,
+    /// Whether the job may run in a container that another job of its owner has used, if that said so too: it starts at once, and is
+    /// isolated less from those jobs. Between two, every process is ended, and memory and temporary files are emptied. For a job in
+    /// a container without a network; else it changes nothing. False by default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuse: bool,
+    /// Whose containers [`JobSpec::reuse`] means: a text that stands for the owner. The coordinator sets it at submission, whatever it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse_scope: Option<String>,
     /// Not to be started before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
@@ -104,6 +112,8 @@ impl JobSpec {
             retries: 0,
             backoff: Backoff::default(),
             exclusive: false,
+            reuse: false,
+            reuse_scope: None,
             run_at: None,
             idempotency_key: None,
         }
@@ -162,6 +172,9 @@ pub struct Resources {
     /// How many processes and threads the job may have at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Graphics processors, for a job in a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
 }
 
 /// The network that a job gets.

@@ -150,6 +150,9 @@ pub struct Details {
     /// What its user should know though it changes nothing: an output that was not there, one that was too large.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Exactly which image the attempt ran in: its registry's digest, or the id of one that is nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 impl Details {

@@ -35,6 +35,7 @@ const MAX_ITEMS: usize = 1_000;
 const MAX_CPU_MILLIS: u32 = 1_024_000;
 const MAX_MEMORY_MB: u64 = 64 * 1024 * 1024;
 const MAX_PIDS: u32 = 4_194_304;
+const MAX_GPUS: u32 = 64;
 const MAX_TRIES: u32 = 100;
 const MAX_BACKOFF: Duration = Duration::from_secs(86_400);
 
@@ -163,6 +164,11 @@ impl Problems {
         if let Some(pids) = resources.pids {
             self.check((1..=MAX_PIDS).contains(&pids), "pids", format!("must be from 1 to {MAX_PIDS}"));
         }
+        if let Some(gpus) = resources.gpus {
+            self.check((1..=MAX_GPUS).contains(&gpus), "gpus", format!("must be from 1 to {MAX_GPUS}"));
+            self.check(spec.container_image.is_some(), "gpus", "needs a `containerImage`");
+        }
+        self.check(!spec.reuse || spec.container_image.is_some(), "reuse", "needs a `containerImage`");
     }
 
     fn tries(&mut self, spec: &JobSpec) {
@@ -216,6 +222,7 @@ mod tests {
         spec.resources.cpu_millis = Some(0);
         spec.resources.memory_mb = Some(0);
         spec.resources.pids = Some(0);
+        spec.resources.gpus = Some(0);
         spec.priority = 101;
         spec.max_attempts = 0;
         spec.retries = 101;
@@ -234,6 +241,7 @@ mod tests {
             "cpus",
             "memoryMb",
             "pids",
+            "gpus",
             "priority",
             "maxAttempts",
             "retries",
@@ -243,6 +251,16 @@ mod tests {
             "runAt",
         ];
         assert_eq!(fields(&spec), expected);
+    }
+
+    #[test]
+    fn what_only_a_container_has_needs_one() {
+        let mut spec = JobSpec::shell("x");
+        spec.resources.gpus = Some(1);
+        spec.reuse = true;
+        assert_eq!(fields(&spec), ["gpus", "reuse"]);
+        spec.container_image = Some("x".to_owned());
+        assert_eq!(fields(&spec), [""; 0]);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Offer {
     pub cpu_millis: u32,
     /// Memory in MiB.
     pub memory_mb: u64,
+    /// Graphics processors, for jobs in containers.
+    pub gpus: u32,
     /// How many jobs at once, for measuring its load; `None` if it did not say. It bounds nothing: asking is capacity. What a
     /// worker holds by the store includes what it has reported and not been answered for, and leases that never
     /// reached it; it knows better how many slots are free.
@@ -48,6 +50,7 @@ impl From<&Registration> for Offer {
             collects: registration.executors.is_some(),
             cpu_millis: registration.cpu_count.saturating_mul(1_000),
             memory_mb: registration.total_memory_mb,
+            gpus: registration.gpus(),
             slots: registration.slots,
         }
     }
@@ -73,6 +76,9 @@ impl Offer {
         if demand.resources.memory_mb.is_some_and(|memory| memory > self.memory_mb) {
             return Some(Obstacle::TooLittleMemory);
         }
+        if demand.resources.gpus.is_some_and(|gpus| gpus > self.gpus) {
+            return Some(Obstacle::TooFewGpus);
+        }
         None
     }
 }
@@ -94,10 +100,14 @@ pub enum Obstacle {
     TooFewProcessors,
     /// It does not have that much memory.
     TooLittleMemory,
+    /// It does not have that many graphics processors.
+    TooFewGpus,
     /// Its processors are reserved by what it runs.
     ProcessorsTaken,
     /// Its memory is reserved by what it runs.
     MemoryTaken,
+    /// Its graphics processors are reserved by what it runs.
+    GpusTaken,
     /// It does not ask for work.
     NotAsking,
     /// It says that it drains or is broken.
@@ -116,8 +126,10 @@ impl fmt::Display for Obstacle {
             Self::CollectsNoOutputs => f.write_str("it collects no outputs"),
             Self::TooFewProcessors => f.write_str("it does not have that many processors"),
             Self::TooLittleMemory => f.write_str("it does not have that much memory"),
+            Self::TooFewGpus => f.write_str("it does not have that many graphics processors"),
             Self::ProcessorsTaken => f.write_str("its processors are reserved by what it runs"),
             Self::MemoryTaken => f.write_str("its memory is reserved by what it runs"),
+            Self::GpusTaken => f.write_str("its graphics processors are reserved by what it runs"),
             Self::NotAsking => f.write_str("it does not ask for work"),
             Self::TakesNone => f.write_str("it says that it drains or is broken"),
             Self::HoldsTooMany => f.write_str("it holds as many jobs as a worker may"),
@@ -142,6 +154,8 @@ pub struct Idle {
     pub cpu_millis: u32,
     /// Memory in MiB that nothing reserves.
     pub memory_mb: u64,
+    /// Graphics processors that nothing reserves.
+    pub gpus: u32,
 }
 
 impl Idle {
@@ -156,6 +170,9 @@ impl Idle {
         if demand.resources.memory_mb.is_some_and(|memory| memory > self.memory_mb) {
             return Some(Obstacle::MemoryTaken);
         }
+        if demand.resources.gpus.is_some_and(|gpus| gpus > self.gpus) {
+            return Some(Obstacle::GpusTaken);
+        }
         None
     }
 
@@ -166,6 +183,7 @@ impl Idle {
         self.holds += 1;
         self.cpu_millis = self.cpu_millis.saturating_sub(demand.resources.cpu_millis.unwrap_or(0));
         self.memory_mb = self.memory_mb.saturating_sub(demand.resources.memory_mb.unwrap_or(0));
+        self.gpus = self.gpus.saturating_sub(demand.resources.gpus.unwrap_or(0));
         self
     }
 
@@ -192,6 +210,7 @@ struct Known {
     held: HashMap<JobId, Class>,
     cpu_millis: u32,
     memory_mb: u64,
+    gpus: u32,
     wants: usize,
     /// The same for every worker.
     most: usize,
@@ -223,6 +242,7 @@ impl Known {
             slots,
             cpu_millis: self.offer.cpu_millis.saturating_sub(self.cpu_millis),
             memory_mb: self.offer.memory_mb.saturating_sub(self.memory_mb),
+            gpus: self.offer.gpus.saturating_sub(self.gpus),
         }
     }
 }
@@ -294,6 +314,7 @@ impl Workers {
             held: HashMap::new(),
             cpu_millis: 0,
             memory_mb: 0,
+            gpus: 0,
             wants: 0,
             most,
             takes_jobs: true,
@@ -387,6 +408,7 @@ impl Known {
         if self.held.insert(job, class).is_none() {
             self.cpu_millis = self.cpu_millis.saturating_add(resources.cpu_millis.unwrap_or(0));
             self.memory_mb = self.memory_mb.saturating_add(resources.memory_mb.unwrap_or(0));
+            self.gpus = self.gpus.saturating_add(resources.gpus.unwrap_or(0));
         }
     }
 
@@ -395,6 +417,7 @@ impl Known {
             let resources = class.demand().resources;
             self.cpu_millis = self.cpu_millis.saturating_sub(resources.cpu_millis.unwrap_or(0));
             self.memory_mb = self.memory_mb.saturating_sub(resources.memory_mb.unwrap_or(0));
+            self.gpus = self.gpus.saturating_sub(resources.gpus.unwrap_or(0));
         }
     }
 }

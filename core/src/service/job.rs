@@ -219,6 +219,8 @@ pub struct AttemptView {
     pub outcome: Option<Ended>,
     /// Its exit code; 128 + the number for a signal.
     pub exit_code: Option<i32>,
+    /// Exactly which image it ran in, once it is over.
+    pub image: Option<String>,
 }
 
 /// How an attempt ended, as its user sees it.

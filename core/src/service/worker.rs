@@ -153,6 +153,11 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// How many graphics processors it offers to jobs: as many as the executor that has most of them.
+    pub fn gpus(&self) -> u32 {
+        self.executors.iter().flatten().map(|executor| executor.gpus).max().unwrap_or(0)
+    }
+
     /// A worker that offers this many processors and this much memory (in MiB), asks for as many jobs as it likes, and
     /// runs every kind of job.
     pub fn new(hostname: impl Into<String>, cpu_count: u32, total_memory_mb: u64) -> Self {

@@ -160,6 +160,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
                 let outcome = execute(&shared, &attempt, directory, reservation.slot, steps.clone()).await;
                 details.duration = Some(shared.clock.uptime().saturating_sub(begun));
                 details.steps = steps.steps();
+                details.image = steps.image();
                 outcome
             }
         },

@@ -210,7 +210,7 @@ impl Builder {
 
         let slots = registration.slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(1);
         let cpu_millis = self.options.cpu_millis.map_or(u64::from(hardware.cpu_count) * 1_000, u64::from);
-        let room = Room::new(slots, cpu_millis, registration.total_memory_mb);
+        let room = Room::new(slots, cpu_millis, registration.total_memory_mb, registration.gpus());
         let phase = if self.options.auto_start { Phase::Taking } else { Phase::Paused };
         let session = Session::new(registration, machine, &registered, sent);
         let shared = Arc::new(Shared {

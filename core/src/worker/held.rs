@@ -248,7 +248,7 @@ mod tests {
     use crate::time::Timestamp;
 
     fn held() -> Arc<Held> {
-        Arc::new(Held::new(Room::new(2, 1_000, 64)))
+        Arc::new(Held::new(Room::new(2, 1_000, 64, 0)))
     }
 
     fn lease(job: u8, token: u128) -> LeasedJob {

@@ -61,6 +61,8 @@ pub(crate) fn job(job: &JobView, with_output: bool) -> Value {
     put("cpus", json!(spec.resources.cpu_millis.map(|millis| f64::from(millis) / 1_000.0)));
     put("memoryMb", json!(spec.resources.memory_mb));
     put("pids", json!(spec.resources.pids));
+    put("gpus", json!(spec.resources.gpus));
+    put("reuse", json!(spec.reuse.then_some(true)));
     put("network", json!(spec.network.map(|network| if network == Network::None { "none" } else { "bridge" })));
     put("labels", json!(spec.labels));
     put("priority", json!(spec.priority));

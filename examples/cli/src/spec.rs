@@ -61,6 +61,12 @@ pub(crate) struct SpecArgs {
     /// How many processes and threads there may be
     #[arg(long)]
     pids: Option<u32>,
+    /// Graphics processors to reserve and be given, in a container
+    #[arg(long)]
+    gpus: Option<u32>,
+    /// Let the job run in a container that another job of yours has used that said so too
+    #[arg(long)]
+    reuse: bool,
     /// none or bridge
     #[arg(long, value_parser = network)]
     network: Option<Network>,
@@ -113,6 +119,7 @@ impl SpecArgs {
         set(&mut spec.resources.cpu_millis, self.cpus);
         set(&mut spec.resources.memory_mb, self.memory);
         set(&mut spec.resources.pids, self.pids);
+        set(&mut spec.resources.gpus, self.gpus);
         set(&mut spec.network, self.network);
         set(&mut spec.run_at, self.run_at.or_else(|| Some(SystemClock.now().after(self.within?))));
         spec.timeout = self.timeout.unwrap_or(spec.timeout);
@@ -120,6 +127,7 @@ impl SpecArgs {
         spec.retries = self.retries.unwrap_or(spec.retries);
         spec.max_attempts = self.max_attempts.unwrap_or(spec.max_attempts);
         spec.exclusive |= self.exclusive;
+        spec.reuse |= self.reuse;
         spec.labels.extend(self.label.iter().cloned());
         self.files.note(&mut spec);
 

@@ -26,6 +26,8 @@ struct File {
     cpus: Option<f64>,
     memory_mb: Option<u64>,
     pids: Option<u32>,
+    gpus: Option<u32>,
+    reuse: Option<bool>,
     network: Option<Network>,
     labels: Option<BTreeSet<String>>,
     priority: Option<i8>,
@@ -74,6 +76,8 @@ pub(crate) fn read(text: &str, command: Option<Command>) -> anyhow::Result<JobSp
     spec.network = file.network;
     spec.resources.memory_mb = file.memory_mb;
     spec.resources.pids = file.pids;
+    spec.resources.gpus = file.gpus;
+    spec.reuse = file.reuse.unwrap_or(spec.reuse);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates; validated later")]
     let millis = |cpus: f64| (cpus * 1_000.0).round() as u32;
     spec.resources.cpu_millis = file.cpus.map(millis);

@@ -65,6 +65,9 @@ pub(crate) fn declare(s: &mut Settings, work_dir: &Path, allow_network: bool) ->
     options.runtime = runtime.by_default("the daemon's default").optional(text);
     let userns = s.setting("DOCKER_USERNS", "The user namespaces of containers, in the daemon's words");
     options.userns = userns.by_default("the daemon's default").optional(text);
+    let gpus =
+        s.setting("DOCKER_GPUS", "How many graphics processors jobs may have").by_default("those that the daemon has");
+    options.gpus = gpus.optional(number(0..=64));
     let pull =
         s.setting("DOCKER_PULL", "When images are fetched: if-missing, always or never").by_default("if-missing");
     options.pull = pull.optional(pull_policy).unwrap_or(options.pull);

@@ -40,6 +40,8 @@ pub(crate) struct Image {
     pub(crate) digest: String,
     /// The variables that it comes with.
     pub(crate) env: Vec<(String, String)>,
+    /// It has directories that each container can write to.
+    pub(crate) has_volumes: bool,
 }
 
 /// What the executor knows of images.
@@ -190,12 +192,15 @@ impl Image {
             Version::Digest(_) => Some(digest.to_string()),
             Version::Tag(_) => None,
         });
-        let env = seen.config.and_then(|config| config.env).unwrap_or_default();
+        let config = seen.config.unwrap_or_default();
+        let has_volumes = config.volumes.is_some_and(|volumes| !volumes.is_empty());
+        let env = config.env.unwrap_or_default();
         let env = env.iter().filter_map(|variable| variable.split_once('='));
         Self {
             name,
             digest: digest.unwrap_or_else(|| id.clone()),
             id,
+            has_volumes,
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         }
     }

@@ -5,6 +5,7 @@
 //! ([`demand`]): while jobs wait for containers, or have all processors, it makes few or none, for making one takes what jobs need.
 
 mod demand;
+mod used;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use crate::profile::Order;
 use crate::trouble::Trouble;
 use crate::workshop::Workshop;
 use demand::Demand;
+use used::Used;
 
 /// How often it is looked whether containers are to go.
 const LOOK: Duration = Duration::from_secs(1);
@@ -44,6 +46,7 @@ pub(crate) struct Pool {
 struct State {
     /// By the image's id.
     shelves: HashMap<String, Shelf>,
+    used: Used,
     /// How many jobs run.
     busy: usize,
     is_closed: bool,
@@ -132,6 +135,29 @@ impl Pool {
         coming.await.unwrap_or_else(|_| Err(Trouble::Here("the executor ends".to_owned())))
     }
 
+    /// A container that a job of this owner has used, or another.
+    pub(crate) async fn take_again(self: &Arc<Self>, scope: &str, image: &Arc<Image>) -> Result<Container, Trouble> {
+        let used = self.lock().used.take(scope, &image.id);
+        match used {
+            Some(container) => Ok(container),
+            None => self.take(image).await,
+        }
+    }
+
+    /// Keeps a container that was emptied for the next job of its owner.
+    pub(crate) fn give_back(&self, scope: &str, container: Container) {
+        let most = self.workshop.options.pool.most;
+        let surplus = {
+            let mut state = self.lock();
+            if state.is_closed {
+                Some(container)
+            } else {
+                state.used.put(scope.to_owned(), container, SystemClock.uptime(), most)
+            }
+        };
+        drop(surplus);
+    }
+
     fn make(self: &Arc<Self>, shelf: &mut Shelf) {
         shelf.making += 1;
         let (pool, image) = (Arc::clone(self), Arc::clone(&shelf.image));
@@ -141,7 +167,7 @@ impl Pool {
                 user: pool.user.clone(),
                 network: Network::None,
                 limits: pool.workshop.options.limits,
-                gpus: 0,
+                gpus: Vec::new(),
                 work: None,
                 attempt: None,
                 is_attached: false,
@@ -194,7 +220,7 @@ impl Pool {
         let mut guard = self.lock();
         let state = &mut *guard;
         let most = self.workshop.options.pool.most;
-        let mut surplus = Vec::new();
+        let mut surplus = state.used.stale(now, self.workshop.options.pool.idle);
         let mut waits = false;
         for shelf in state.shelves.values_mut() {
             let wanted = shelf.demand.wanted(now);
@@ -237,13 +263,13 @@ impl Pool {
 
     /// Lets every container go that waits.
     pub(crate) async fn close(&self) {
-        let shelves = {
+        let waiting = {
             let mut state = self.lock();
             state.is_closed = true;
-            std::mem::take(&mut state.shelves)
+            (std::mem::take(&mut state.shelves), std::mem::take(&mut state.used))
         };
         self.ended.cancel();
-        drop(shelves);
+        drop(waiting);
         self.tasks.close();
         self.tasks.wait().await;
     }

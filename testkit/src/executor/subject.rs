@@ -153,6 +153,11 @@ impl Trial {
         waited.expect("the text in time").expect("the text before the end");
     }
 
+    /// What its executor says of it besides the outcome.
+    pub fn steps(&self) -> StepLog {
+        self.steps.clone()
+    }
+
     /// What came out on its standard output so far, as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.output.borrow().stdout).into_owned()

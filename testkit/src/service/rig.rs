@@ -157,7 +157,7 @@ pub(crate) fn registration(name: &str) -> Registration {
         hostname: "host".to_owned(),
         cpu_count: 4,
         total_memory_mb: 4_096,
-        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::NoNetwork].into() }]),
+        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::NoNetwork].into(), gpus: 0 }]),
         slots: Some(4),
         labels: ["linux".to_owned()].into(),
         version: Some("1.2.3".to_owned()),

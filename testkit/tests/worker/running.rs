@@ -94,7 +94,7 @@ impl Executor for Panics {
 #[tokio::test]
 async fn an_executors_panic_is_its_error_and_not_the_workers_end() {
     let world = World::new().await;
-    let executor = Panics(Capabilities { kind: Kind::Process, limits: [].into() });
+    let executor = Panics(Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 });
     let builder = Worker::builder(Arc::new(world.service.clone()), executor).slots(1);
     let _worker = builder.clock(Arc::new(world.clock.clone())).seed(1).start().await.unwrap();
     let mut spec = JobSpec::shell("x");

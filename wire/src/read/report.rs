@@ -113,6 +113,7 @@ fn attempt(
         steps: steps(fields),
         artifacts: fields.parsed("artifacts"),
         warnings: fields.texts("warnings").unwrap_or_default(),
+        image: fields.text("image").map(short),
     };
     if let Some(zip) = older::result_zip(fields) {
         zips.push((place, zip));

@@ -175,7 +175,8 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     let cpus = fields.number("cpus").map(|cpus| Cpus::from_f64(cpus).map_or(u32::MAX, |Cpus(millis)| millis));
     let memory_mb = fields.nearest("memoryMb", u64::MIN, u64::MAX);
     let pids = fields.nearest("pids", u32::MIN, u32::MAX);
-    spec.resources = Resources { cpu_millis: cpus, memory_mb, pids };
+    let gpus = fields.nearest("gpus", u32::MIN, u32::MAX);
+    spec.resources = Resources { cpu_millis: cpus, memory_mb, pids, gpus };
     spec.network = match fields.text("network").as_deref() {
         None => None,
         Some("none") => Some(Network::None),
@@ -191,12 +192,13 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     spec.retries = fields.whole("retries", 0..=u32::MAX.into()).unwrap_or(spec.retries);
     spec.backoff = backoff(fields).unwrap_or(spec.backoff);
     spec.exclusive = fields.flag("exclusive").unwrap_or(spec.exclusive);
+    spec.reuse = fields.flag("reuse").unwrap_or(spec.reuse);
     spec.run_at = fields.time("runAt");
     spec.input = input(fields);
     spec.input_name = fields.text("filename");
     spec.working_directory = fields.text("workingDirectory");
     spec.outputs = fields.texts("outputs").unwrap_or_default();
-    for later in ["gpus", "dependsOn", "reuse", "secrets"] {
+    for later in ["dependsOn", "secrets"] {
         fields.unsupported(later);
     }
     for problem in spec.validate() {

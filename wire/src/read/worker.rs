@@ -124,17 +124,17 @@ fn executors(fields: &mut Fields<'_, '_>) -> Option<Vec<Capabilities>> {
     };
     let mut executors = Vec::new();
     for (i, item) in items.into_iter().enumerate() {
-        let (name, limits) = match item {
-            Json::Text(name) => (Some(name.into_owned()), Vec::new()),
+        let (name, limits, gpus) = match item {
+            Json::Text(name) => (Some(name.into_owned()), Vec::new(), None),
             object => {
                 let mut fields = fields.item(object, "executors", i);
-                (fields.text("kind"), fields.texts("limits").unwrap_or_default())
+                (fields.text("kind"), fields.texts("limits").unwrap_or_default(), fields.nearest("gpus", 0, u32::MAX))
             }
         };
         match name.as_deref().and_then(kind) {
             Some(kind) => {
                 let limits = limits.into_iter().map(serde_json::Value::String).collect();
-                executors.push(wire::Executor { kind, limits }.into_capabilities());
+                executors.push(wire::Executor { kind, limits, gpus }.into_capabilities());
             }
             None => fields.wrong(&format!("executors[{i}]"), "must be process or docker"),
         }

@@ -56,7 +56,7 @@ impl ProcessExecutor {
                 let _ = nix::sys::prctl::set_dumpable(false);
             }
         }
-        Self { options, capabilities: Capabilities { kind: Kind::Process, limits }, users, launcher }
+        Self { options, capabilities: Capabilities { kind: Kind::Process, limits, gpus: 0 }, users, launcher }
     }
 
     /// Runs one attempt; what keeps it from running is an outcome too.

@@ -23,7 +23,7 @@ impl ProcessExecutor {
 
 impl Default for ProcessExecutor {
     fn default() -> Self {
-        Self { capabilities: Capabilities { kind: Kind::Process, limits: [].into() } }
+        Self { capabilities: Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 } }
     }
 }
 

@@ -105,14 +105,14 @@ pub async fn a_container_job_waits_for_a_worker_that_has_containers(rig: Rig) {
     spec.container_image = Some("alpine".to_owned());
     let id = rig.submit_spec(spec).await;
     assert!(process.ask(1).await.is_empty());
-    let docker = Capabilities { kind: Kind::Docker, limits: [].into() };
+    let docker = Capabilities { kind: Kind::Docker, limits: [].into(), gpus: 0 };
     let docker = rig.worker_with("docker", |r| r.executors = Some(vec![docker])).await;
     rig.submit().await;
     assert_eq!(jobs(&docker.ask(4).await), [id], "it can't run processes");
 }
 
 pub async fn no_network_goes_only_where_that_is_enforced(rig: Rig) {
-    let open = Capabilities { kind: Kind::Process, limits: [].into() };
+    let open = Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 };
     let open = rig.worker_with("open", |r| r.executors = Some(vec![open])).await;
     let enforcing = rig.worker("enforcing").await;
     let mut spec = JobSpec::shell("true");

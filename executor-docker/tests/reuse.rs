@@ -1,0 +1,114 @@
+//! Containers that are used again: by whom, and what is left of one job for the next.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use cmdexec_core::job::{JobSpec, Outcome};
+use cmdexec_testkit::executor::Subject;
+
+use common::subject;
+
+/// Says which container a job is in.
+const WHERE: &str = "readlink /proc/self/ns/pid";
+
+fn again(scope: &str, line: &str) -> JobSpec {
+    let mut spec = JobSpec::shell(line);
+    spec.reuse = true;
+    spec.reuse_scope = Some(scope.to_owned());
+    spec
+}
+
+async fn place(subject: &Subject, spec: JobSpec) -> String {
+    subject.run(spec).await.succeeded()
+}
+
+/// What takes root is not tested without.
+async fn root_subject() -> Option<Subject> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: using containers again takes root");
+        return None;
+    }
+    subject(|_| ()).await
+}
+
+#[tokio::test]
+async fn a_container_is_used_again_by_its_owner_who_asked_for_it() {
+    let Some(subject) = root_subject().await else { return };
+    let first = place(&subject, again("me", WHERE)).await;
+    assert_eq!(place(&subject, again("me", WHERE)).await, first);
+    // By nobody else, and not by a job that did not ask.
+    let others = place(&subject, again("you", WHERE)).await;
+    let alone = place(&subject, JobSpec::shell(WHERE)).await;
+    let mut nobodys = JobSpec::shell(WHERE);
+    nobodys.reuse = true;
+    let nobodys = place(&subject, nobodys).await;
+    let all = std::collections::BTreeSet::from([&first, &others, &alone, &nobodys]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert_eq!(place(&subject, again("you", WHERE)).await, others);
+    // Whatever way the job before ended.
+    subject.run(again("me", "exit 3")).await.exited(3);
+    let mut late = again("me", "trap '' TERM; while :; do sleep 0.1; done");
+    late.timeout = std::time::Duration::from_millis(200);
+    assert_eq!(subject.run(late).await.outcome, Outcome::TimedOut);
+    assert_eq!(place(&subject, again("me", WHERE)).await, first);
+    subject.executor.shutdown().await;
+}
+
+#[tokio::test]
+async fn nothing_of_the_job_before_is_there() {
+    let Some(subject) = root_subject().await else { return };
+    let leave = "
+        echo x > mine; mkdir -p /tmp/a/b; echo x > /tmp/a/b/mine; chmod 000 /tmp/a
+        echo x > /dev/shm/mine; chmod 000 /dev/shm/mine
+        (trap '' TERM HUP; setsid sh -c 'while :; do echo x > /tmp/beat; sleep 0.02; done' &)
+        sleep 100 &
+        readlink /proc/self/ns/pid";
+    let first = place(&subject, again("me", leave)).await;
+    let look = "
+        readlink /proc/self/ns/pid
+        ls -A . /tmp /dev/shm /dev/mqueue
+        for table in shm sem msg; do tail -n +2 /proc/sysvipc/$table; done
+        ls -d /proc/[0-9]* | wc -l
+        sleep 0.1; ls -A /tmp";
+    let seen = place(&subject, again("me", look)).await;
+    let empty = format!("{first}.:\n\n/dev/mqueue:\n\n/dev/shm:\n\n/tmp:\n");
+    let rest = seen.strip_prefix(&empty).unwrap_or_else(|| panic!("{seen:?} does not begin with {empty:?}"));
+    // The init, the shell, and what lists them.
+    assert!(["4", "5"].contains(&rest.trim()), "{seen:?}");
+    // It is as much its own as the first was.
+    subject
+        .run(again(
+            "me",
+            "echo x > /tmp/x && echo x > /dev/shm/x && echo x > x && ! grep -q suid /proc/self/mounts || true",
+        ))
+        .await
+        .succeeded();
+    let mounts = place(&subject, again("me", "cat /proc/self/mounts")).await;
+    for at in [" /work ", " /tmp ", " /dev/shm "] {
+        let lines: Vec<_> = mounts.lines().filter(|line| line.contains(at)).collect();
+        assert!(lines.len() == 1 && lines[0].contains("nosuid") && lines[0].contains("nodev"), "{lines:?}");
+    }
+    subject.executor.shutdown().await;
+}
+
+#[tokio::test]
+async fn limits_and_their_evidence_are_each_jobs_own() {
+    let Some(subject) = root_subject().await else { return };
+    let hog = "x=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; while :; do x=$x$x; done";
+    let mut greedy = again("me", hog);
+    greedy.resources.memory_mb = Some(32);
+    assert_eq!(subject.run(greedy).await.outcome, Outcome::OutOfMemory);
+    // The next fails for a reason of its own, with the memory that the machine has.
+    subject.run(again("me", "head -c 60000000 /dev/zero | tail -c 60000000 >/dev/null; exit 9")).await.exited(9);
+    subject.executor.shutdown().await;
+}
+
+/// The break-out that matters here: what a job leaves behind to catch the next one.
+#[tokio::test]
+async fn a_trap_is_gone_before_the_next_job() {
+    let Some(subject) = root_subject().await else { return };
+    let set = "ln -s /tmp/evil link; for i in 1 2 3; do (while :; do :; done) & done; kill -STOP $!; exec 0<&-; ulimit -t 1; exit 0";
+    subject.run(again("me", set)).await.succeeded();
+    assert_eq!(place(&subject, again("me", "ls; ulimit -t; ls /proc/self/fd | wc -l")).await, "unlimited\n4\n");
+    subject.executor.shutdown().await;
+}
