@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod children;
 mod classes;
+mod containers;
 mod embedded;
 mod followers;
 mod idle;
@@ -166,6 +167,18 @@ enum Bench {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
+    /// Jobs in containers, beside the daemon's plain API. Not one of all: it takes a daemon and an image with `true` and a shell.
+    Containers {
+        /// Where the daemon listens.
+        #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
+        host: String,
+        /// The image.
+        #[arg(long, default_value = "cmdexec-test:latest")]
+        image: String,
+        /// For how long each is measured, in seconds.
+        #[arg(long, default_value_t = 8)]
+        seconds: u64,
+    },
     /// The server process that the other benches start.
     #[command(hide = true)]
     Serve {
@@ -231,6 +244,9 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Upload { mib } => upload::bench(&dir, mib).await,
         Bench::Inputs { jobs } => inputs::bench(&dir, jobs).await,
         Bench::Followers { followers, seconds } => followers::bench(&dir, followers, seconds).await,
+        Bench::Containers { host, image, seconds } => {
+            containers::bench(&dir, &containers::Settings { host, image, seconds }).await
+        }
         Bench::Serve { database, output_cap } => serve::server(&database, output_cap).await,
         Bench::Work { url, slots } => serve::worker(&url, slots).await,
     }

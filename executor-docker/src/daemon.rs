@@ -25,6 +25,8 @@ use crate::trouble::Trouble;
 pub(crate) struct Daemon {
     docker: bollard::Docker,
     patience: Duration,
+    /// It is Podman, which speaks the same and takes some things otherwise.
+    pub(crate) is_podman: bool,
 }
 
 /// For what bounds a call itself: bollard's own bound must not come first.
@@ -39,7 +41,9 @@ impl Daemon {
             bollard::Docker::connect_with_http(host, UNBOUNDED, API_DEFAULT_VERSION)?
         };
         let docker = within(patience, docker.negotiate_version()).await?;
-        Ok(Self { docker, patience })
+        let version = within(patience, docker.version()).await?;
+        let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
+        Ok(Self { docker, patience, is_podman })
     }
 
     async fn call<T>(&self, call: impl Future<Output = Result<T, bollard::errors::Error>>) -> Result<T, Trouble> {

@@ -14,6 +14,7 @@ use cmdexec_core::executor::conduct::{Pipe, conduct};
 use cmdexec_core::executor::{Capabilities, Error, Executor, Kind, Limit, Plan, RunContext, process};
 use cmdexec_core::job::{Command, Network, Outcome, Resources};
 use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use crate::container::{Container, Peer};
 use crate::control::{Carried, Running};
@@ -34,6 +35,9 @@ const USER: u32 = 60_705;
 
 /// `PATH` for jobs of images that set none. What Docker gives.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long it may take until a job has its container, the image's fetching included: what an attempt has for its setting up.
+const SETUP: Duration = Duration::from_mins(10);
 
 /// How long containers may take to be removed at the end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -134,7 +138,9 @@ impl DockerExecutor {
         let ready = tokio::select! {
             biased;
             () = context.stop.cancelled() => return Err(Outcome::Stopped),
-            ready = self.ready(&context, &gpus.indices) => ready?,
+            ready = timeout(SETUP, self.ready(&context, &gpus.indices)) => {
+                ready.map_err(|_| failed(format!("no container was ready within {} s", SETUP.as_secs())))??
+            }
         };
         let (mut container, plan) = ready;
         context.steps.runs_in(&container.image.digest);
@@ -221,13 +227,13 @@ impl DockerExecutor {
         Ok(container)
     }
 
-    /// What the job is held to: what it says, and what is usual where it says nothing.
+    /// What the job is held to: what it says, or what is usual where it says nothing; the policy's most in any case.
     fn limits(&self, asked: Resources) -> Resources {
-        let usual = self.options().limits;
+        let (usual, most) = (self.options().limits, self.options().policy.most);
         Resources {
-            cpu_millis: asked.cpu_millis.or(usual.cpu_millis),
-            memory_mb: asked.memory_mb.or(usual.memory_mb),
-            pids: asked.pids.or(usual.pids),
+            cpu_millis: least(asked.cpu_millis.or(usual.cpu_millis), most.cpu_millis),
+            memory_mb: least(asked.memory_mb.or(usual.memory_mb), most.memory_mb),
+            pids: least(asked.pids.or(usual.pids), most.pids),
             gpus: None,
         }
     }
@@ -298,6 +304,15 @@ impl Executor for DockerExecutor {
     }
 }
 
+impl Drop for DockerExecutor {
+    /// Without [`Executor::shutdown`] what is ready ends here; who removes it may end with the runtime.
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.end();
+        }
+    }
+}
+
 /// Makes the directory, which lets nobody else through, with the init in it.
 fn prepare(dir: &Path) -> Result<(), Error> {
     let failed = |error| Error::io(format!("preparing {}", dir.display()), error);
@@ -330,6 +345,13 @@ fn limits(info: &SystemInfo) -> BTreeSet<Limit> {
 
 fn has_security(info: &SystemInfo, name: &str) -> bool {
     info.security_options.iter().flatten().any(|option| option.contains(name))
+}
+
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 fn failed(message: impl Into<String>) -> Outcome {

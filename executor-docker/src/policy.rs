@@ -15,7 +15,7 @@ pub struct Policy {
     pub images: Vec<String>,
     /// Registries that images may come from, such as `docker.io`; any if there is none.
     pub registries: Vec<String>,
-    /// The most that a job may ask for of each; any amount where nothing is said.
+    /// The most that a job may ask for of each, and that one gets which does not say; any amount where nothing is said.
     pub most: Resources,
     /// Whether jobs may have a network. False by default.
     pub network: bool,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
     MountBindOptionsPropagationEnum, MountType, ResourcesUlimits,
 };
 use cmdexec_core::job::{Network, Resources};
@@ -50,7 +50,7 @@ pub(crate) struct Order {
 }
 
 /// The container, as the daemon is to make it. `home` is the directory with the init and the socket.
-pub(crate) fn body(options: &Options, order: &Order, home: &Path) -> ContainerCreateBody {
+pub(crate) fn body(options: &Options, order: &Order, home: &Path, is_podman: bool) -> ContainerCreateBody {
     let mut entrypoint = vec![format!("{HOME}/{INIT}")];
     if !order.is_attached {
         entrypoint.push(format!("{HOME}/{SOCKET}"));
@@ -74,14 +74,16 @@ pub(crate) fn body(options: &Options, order: &Order, home: &Path) -> ContainerCr
         open_stdin: Some(order.is_attached),
         stdin_once: Some(order.is_attached),
         tty: Some(false),
+        // The daemon would run what the image says beside the job, and after it.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         // The init ignores whatever else it could be sent, and the executor is who asks jobs politely.
         stop_signal: Some("SIGKILL".to_owned()),
-        host_config: Some(host_config(options, order, home)),
+        host_config: Some(host_config(options, order, home, is_podman)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(options: &Options, order: &Order, home: &Path) -> HostConfig {
+fn host_config(options: &Options, order: &Order, home: &Path, is_podman: bool) -> HostConfig {
     let memory = order.limits.memory_mb.and_then(|mb| i64::try_from(mb.saturating_mul(1 << 20)).ok());
     let mut mounts = vec![bind(home, HOME, true)];
     mounts.extend(order.work.as_deref().map(|work| bind(work, WORK, false)));
@@ -91,7 +93,7 @@ fn host_config(options: &Options, order: &Order, home: &Path) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         readonly_rootfs: Some(options.read_only_root),
-        tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmpfs(options, order))])),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmpfs(options, order, is_podman))])),
         memory,
         // Memory and swap together: no swap.
         memory_swap: memory,
@@ -117,9 +119,10 @@ fn host_config(options: &Options, order: &Order, home: &Path) -> HostConfig {
     }
 }
 
-fn tmpfs(options: &Options, order: &Order) -> String {
-    // Its mode becomes the one that the image's directory has, if it has one; the job's user can write to what is its own.
-    let owner = order.user.as_deref().and_then(|user| user.split_once(':'));
+fn tmpfs(options: &Options, order: &Order, is_podman: bool) -> String {
+    // With Docker its mode becomes the one that the image's directory has, if it has one; the job's user can write to what is its own.
+    // Podman knows no owner, and leaves the mode.
+    let owner = order.user.as_deref().filter(|_| !is_podman).and_then(|user| user.split_once(':'));
     let owner = owner.map(|(user, group)| format!(",uid={user},gid={group}")).unwrap_or_default();
     format!("rw,nosuid,nodev,mode=1777,size={}m{owner}", options.tmp_mb)
 }

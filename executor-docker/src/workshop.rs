@@ -84,7 +84,7 @@ impl Workshop {
         };
         let work = Keep {
             daemon: self.daemon.clone(),
-            body: body(&self.options, &order, &home.path),
+            body: body(&self.options, &order, &home.path, self.daemon.is_podman),
             name: name.clone(),
             released,
             given_up: self.given_up.clone(),

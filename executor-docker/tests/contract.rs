@@ -37,3 +37,31 @@ mod attached {
     }
     cmdexec_testkit::executor_suite!(make);
 }
+
+/// Runs the suite of containers that are made for each job again, as a user that is not root and may talk to the daemon.
+#[test]
+fn the_contract_holds_without_privileges() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let Some(host) = common::host() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let socket = host.strip_prefix("unix://").unwrap();
+    let group = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(socket).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let (program, work) = (dir.path().join("suite"), dir.path().join("work"));
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::fs::create_dir(&work).unwrap();
+    chown(&work, Some(NOBODY), Some(NOBODY)).unwrap();
+    // `scripts/test` keeps it where nobody else gets through.
+    let way = std::path::Path::new(socket).parent().unwrap();
+    let before = std::fs::metadata(way).unwrap().permissions();
+    std::fs::set_permissions(way, std::fs::Permissions::from_mode(before.mode() | 0o711)).unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args(["ready::", "--test-threads=4"]).env("TMPDIR", &work).current_dir("/").uid(NOBODY).gid(group);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

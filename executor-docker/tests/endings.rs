@@ -84,6 +84,9 @@ async fn a_policy_is_asked_before_anything_is_fetched() {
     greedy.resources.memory_mb = Some(65);
     let outcome = said_of(most, IMAGE, greedy).await.unwrap();
     assert!(complaint(&outcome).contains("more than 64 MiB"), "{outcome:?}");
+    // One that does not say gets no more.
+    let hog = JobSpec::shell("x=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; while :; do x=$x$x; done");
+    assert_eq!(said_of(most, IMAGE, hog).await.unwrap(), Outcome::OutOfMemory);
 }
 
 #[tokio::test]
@@ -313,4 +316,15 @@ async fn the_attempt_says_which_image_it_ran_in() {
     let steps = trial.steps();
     trial.end().await.succeeded();
     assert!(steps.image().unwrap().starts_with("sha256:"), "{steps:?}");
+}
+
+#[tokio::test]
+async fn an_image_has_nothing_run_beside_the_job() {
+    let Some(host) = host() else { return };
+    let made = docker_says(&host, &["create", IMAGE, "true"]);
+    let check = "HEALTHCHECK --interval=1s CMD echo x >> /work/checked";
+    docker_says(&host, &["commit", "-c", check, &made, "cmdexec-checked:1"]);
+    docker_says(&host, &["rm", &made]);
+    let subject = Subject::new(executor(|_| ()).await.unwrap(), GRACE).with_image("cmdexec-checked:1");
+    assert_eq!(subject.sh("sleep 2.5; ls").await.succeeded(), "");
 }

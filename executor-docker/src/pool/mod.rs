@@ -261,8 +261,8 @@ impl Pool {
         surplus
     }
 
-    /// Lets every container go that waits.
-    pub(crate) async fn close(&self) {
+    /// Lets every container go that waits, and makes no more.
+    pub(crate) fn end(&self) {
         let waiting = {
             let mut state = self.lock();
             state.is_closed = true;
@@ -270,6 +270,11 @@ impl Pool {
         };
         self.ended.cancel();
         drop(waiting);
+    }
+
+    /// The same, and waits for those that are being made.
+    pub(crate) async fn close(&self) {
+        self.end();
         self.tasks.close();
         self.tasks.wait().await;
     }

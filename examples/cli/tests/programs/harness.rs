@@ -52,7 +52,14 @@ fn program(name: &str) -> PathBuf {
 
 fn newest_source() -> SystemTime {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let rooms = ["core/src", "core/launcher", "store-sqlite/src", "transport-http/src"];
+    let rooms = [
+        "core/src",
+        "core/launcher",
+        "store-sqlite/src",
+        "transport-http/src",
+        "executor-docker/src",
+        "executor-docker/init",
+    ];
     let programs = ["examples/program/src", "examples/server/src", "examples/worker/src"];
     let newest = rooms.iter().chain(&programs).map(|room| newest_in(&root.join(room))).max();
     newest.unwrap()
