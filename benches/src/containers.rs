@@ -11,11 +11,11 @@ use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use cmdexec_core::Coordinator;
+use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{Executor, RunContext, StepLog, output_pipe};
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{JobSpec, Outcome};
-use cmdexec_core::service::{OutputEvent, OutputQuery};
+use cmdexec_core::service::{JobServiceExt, OutputEvent, OutputQuery};
 use cmdexec_core::worker::Worker;
 use cmdexec_executor_docker::{DockerExecutor, Options};
 use cmdexec_store_sqlite::SqliteStore;
@@ -241,8 +241,7 @@ async fn warm(root: &Path, settings: &Settings) -> Result<(Sample, Sample)> {
     let mut whole = Vec::new();
     for i in 0..=JOBS {
         let began = Instant::now();
-        let submitted =
-            jobs.submit(cmdexec_core::service::Submission { specs: vec![spec.clone()], idempotency_key: None }).await;
+        let id = jobs.submit(spec.clone()).await?.id;
         let mut output = jobs.output(id, OutputQuery { follow: true, ..OutputQuery::default() }).await?;
         while let Some(event) = output.next().await {
             if matches!(event?, OutputEvent::Chunk { .. }) {

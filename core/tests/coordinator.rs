@@ -47,7 +47,7 @@ fn registration() -> Registration {
         hostname: "here".to_owned(),
         cpu_count: 4,
         total_memory_mb: 4_096,
-        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [].into() }]),
+        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 }]),
         slots: Some(4),
         labels: [].into(),
         version: None,

@@ -56,8 +56,10 @@ impl Reference {
         };
         let (registry, repository) = whole_name(name);
         let is_part = |part: &str| {
-            !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+            let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            part.bytes().all(|b| fits(b) || b"._-".contains(&b))
+                && part.bytes().next().is_some_and(fits)
+                && part.bytes().last().is_some_and(fits)
         };
         if !repository.split('/').all(is_part) {
             return Err(wrong("lower-case letters, digits, dots, dashes and underscores between slashes"));
