@@ -1,6 +1,14 @@
 //! Each line of the threat model (`docs/design/containers.md`), tried from inside a job, in containers that were ready, that were made
 //! for the job, and that are talked to through the daemon.
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod common;
 

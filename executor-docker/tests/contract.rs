@@ -1,5 +1,13 @@
 //! The executor under the executors' contract: with containers that are ready, made for each job, and talked to through the daemon.
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod common;
 

@@ -1,5 +1,13 @@
 //! What keeps a job from running, or ends it from outside: each told apart.
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod common;
 

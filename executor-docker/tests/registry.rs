@@ -1,5 +1,13 @@
 //! Fetching images, from a registry that asks who one is.
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod common;
 

@@ -1,5 +1,13 @@
 //! Containers that are used again: by whom, and what is left of one job for the next.
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod common;
 

@@ -142,7 +142,7 @@ impl Shared {
 /// What stands for an owner where workers tell owners apart, and does not say who it is.
 fn scope(owner: &Owner) -> String {
     let digest = Sha256::new().chain_update("cmdexec reuse ").chain_update(owner.as_str()).finalize();
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    format!("{:032x}", u128::from_be_bytes(digest.first_chunk().copied().unwrap_or_default()))
 }
 
 /// A digest of what is submitted: of the specs as they are stored, so that spelling does not matter.

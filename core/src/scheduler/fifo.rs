@@ -143,6 +143,7 @@ pub(crate) mod tests {
             collects: true,
             cpu_millis: 2_000,
             memory_mb: 1_024,
+            gpus: 0,
             slots: Some(slots),
         }
     }

@@ -1,5 +1,4 @@
 //! What the tests of this crate have in common: a daemon, and executors of it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses some of it")]
 
 use std::io::Write;
