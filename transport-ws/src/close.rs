@@ -13,7 +13,7 @@ pub enum Code {
     Done,
     /// 1001: the server ends. Connect again, to another one or a little later.
     GoingAway,
-    /// 1002: a frame broke the rules of WebSockets.
+    /// 1002: a frame broke the rules.
     Protocol,
     /// 1007: a text was not UTF-8.
     NotUtf8,

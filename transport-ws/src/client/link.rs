@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::service::Stops;
-use cmdexec_core::time::Clock;
+use cmdexec_core::time::{Clock, SystemClock};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -172,9 +172,9 @@ impl Link {
     ) -> Result<T, Error> {
         let options = &self.core.options;
         let mut pause = options.backoff;
-        let until = self.core.clock_uptime() + options.retry_for;
+        let until = uptime() + options.retry_for;
         loop {
-            let left = until.saturating_sub(self.core.clock_uptime());
+            let left = until.saturating_sub(uptime());
             self.ready(left).await?;
             let error = match self.tried::<T>(kind, body.clone()).await {
                 Tried::Answered(answer) => match answer {
@@ -184,7 +184,7 @@ impl Link {
                 Tried::Unsent => Error::Unavailable { retry_after: cmdexec_wire::LATER },
                 Tried::Lost if often == Often::UntilAnswered => {
                     // The next socket is waited for at the top.
-                    if self.core.clock_uptime() < until {
+                    if uptime() < until {
                         continue;
                     }
                     return Err(Error::Unavailable { retry_after: cmdexec_wire::LATER });
@@ -194,7 +194,7 @@ impl Link {
             let again = often == Often::UntilAnswered || matches!(error, Error::RateLimited { .. });
             let wait = jittered(pause).max(error.retry_after().unwrap_or_default());
             pause = (pause * 2).min(options.max_backoff);
-            if !again || self.core.clock_uptime() + wait > until {
+            if !again || uptime() + wait > until {
                 return Err(error);
             }
             tokio::time::sleep(wait).await;
@@ -247,9 +247,7 @@ enum Tried<T> {
     Lost,
 }
 
-impl Core {
-    /// Retries are in real time, whatever `lease` waits by.
-    fn clock_uptime(&self) -> Duration {
-        cmdexec_core::time::SystemClock.uptime()
-    }
+/// Retries are in real time, whatever `lease` waits by.
+fn uptime() -> Duration {
+    SystemClock.uptime()
 }

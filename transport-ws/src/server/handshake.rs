@@ -25,7 +25,7 @@ use crate::message::{Auth, Envelope, TOKEN, VERSION, VERSIONS};
 use crate::socket::{self, Ended, Event, Socket};
 
 /// Small, because most sockets are idle, and what is read goes on into a buffer of the message's size.
-const READ_BUFFER: usize = 4 * 1024;
+pub(super) const READ_BUFFER: usize = 4 * 1024;
 
 /// What a request said besides that it wants a socket.
 struct Offer {

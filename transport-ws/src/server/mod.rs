@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod credit;
+mod echo;
 mod handshake;
 mod limits;
 mod open;
@@ -33,6 +34,8 @@ mod subscription;
 mod user;
 mod work;
 
+#[doc(hidden)]
+pub use echo::echo;
 pub use open::Subject;
 pub use options::Options;
 

@@ -82,7 +82,7 @@ impl Session {
         }
         let credits = subscribe.credits.unwrap_or(CREDITS).min(MOST_CREDITS);
         let packed = subscribe.packed;
-        let opening = open(jobs, subscribe)?;
+        let opening = open(jobs, &subscribe)?;
         let stop = CancellationToken::new();
         let opened = async move {
             counted.await?;
@@ -193,8 +193,8 @@ impl Session {
 /// The stream that a subscription is to; the error says what is wrong with what was asked.
 fn open(
     jobs: Arc<dyn JobService>,
-    subscribe: Subscribe,
-) -> Result<impl Future<Output = Result<Source, Error>> + Send + 'static, Error> {
+    subscribe: &Subscribe,
+) -> Result<impl Future<Output = Result<Source, Error>> + Send + use<>, Error> {
     let kinds = subscribe.events.clone().unwrap_or_else(|| vec![Kind::Status, Kind::Output]);
     let (status, output) = (kinds.contains(&Kind::Status), kinds.contains(&Kind::Output));
     if !status && !output {

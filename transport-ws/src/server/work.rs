@@ -54,7 +54,7 @@ pub(super) fn take(session: &mut Session, envelope: &Envelope<'_>, bytes: usize)
     }
     let id = Session::id(envelope)?;
     let begun = match &*envelope.kind {
-        "register" => register(session, id, bytes, work, bound, body),
+        "register" => register(session, id, bytes, work, bound.as_ref(), body),
         "heartbeat" => heartbeat(session, id, bytes, work, bound.as_ref(), body),
         "output" => read::output(body)
             .map(|read| read.and_then(|output| append(session, id, bytes, work, bound.as_ref(), output))),
@@ -145,7 +145,7 @@ fn register(
     id: u64,
     bytes: usize,
     work: Work,
-    bound: Option<WorkerId>,
+    bound: Option<&WorkerId>,
     body: &[u8],
 ) -> Result<Begun, Malformed> {
     let mut registration = match read::registration(body)? {
@@ -153,7 +153,7 @@ fn register(
         Err(error) => return Ok(Err(error)),
     };
     if bound.is_some() {
-        match named(registration.worker.take(), bound.as_ref()) {
+        match named(registration.worker.take(), bound) {
             Ok(worker) => registration.worker = Some(worker),
             Err(error) => return Ok(Err(error)),
         }
@@ -278,9 +278,9 @@ fn ask(
         Ok(wire::Leases { jobs: leased.iter().map(wire::Lease::from).collect() })
     };
     if wait.is_zero() {
-        session.call(id, bytes, call)
+        session.call(id, bytes, call);
     } else {
-        session.long_call(id, bytes, call)
+        session.long_call(id, bytes, call);
     }
     Ok(())
 }
