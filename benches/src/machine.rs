@@ -146,6 +146,9 @@ pub(crate) fn remove_database(path: &Path) {
         let _ = std::fs::remove_file(name);
     }
     let _ = std::fs::remove_dir_all(path.with_extension("files"));
+    let mut output = path.as_os_str().to_owned();
+    output.push("-output");
+    let _ = std::fs::remove_dir_all(output);
 }
 
 async fn repeat<F, Fut>(at_once: usize, one: F) -> Result<f64>

@@ -51,19 +51,21 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 /// Makes a directory and those above it that are missing. Each is synced into the one above: SQLite sees to its files
 /// within the directory, but an acknowledged job must not go with a directory that the power failure forgot.
-fn make_directory(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_directory(path: &Path) -> std::io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    #[cfg(unix)]
     for dir in missing {
         let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(above)?.sync_all()?;
+        sync_directory(above)?;
     }
-    #[cfg(not(unix))]
-    drop(missing);
     Ok(())
+}
+
+/// Makes what was made or removed in a directory durable, where directories can be synced.
+pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }

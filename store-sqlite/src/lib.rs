@@ -18,9 +18,12 @@
 //! One writer gathers what waits into one transaction (group commit), so that a `fsync` is shared by whoever came in
 //! the meantime; readers have connections of their own. What a call has acknowledged survives `kill -9` and, as far as
 //! the disk tells the truth, the loss of power. One process at a time may have the file open.
+//!
+//! Long output is kept in files beside the database ([`Options::long_output`]), which belong to it wherever it is moved.
 
 mod error;
 mod file;
+mod long;
 mod options;
 mod read;
 mod store;

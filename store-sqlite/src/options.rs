@@ -12,6 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection};
 
 use crate::error::Error;
+use crate::long::{self, Folder, Sweep};
 use crate::store::SqliteStore;
 use crate::{file, writer};
 
@@ -26,6 +27,7 @@ pub struct Options {
     writer_cache_kib: u32,
     reader_cache_kib: u32,
     max_mib: Option<u32>,
+    long_output: usize,
 }
 
 impl Default for Options {
@@ -36,6 +38,7 @@ impl Default for Options {
             writer_cache_kib: 16 * 1024,
             reader_cache_kib: 4 * 1024,
             max_mib: None,
+            long_output: long::LONG,
         }
     }
 }
@@ -63,7 +66,16 @@ impl Options {
         self
     }
 
-    /// How many MiB the database may grow to; writes that need more are `Unavailable`, as on a full disk. Not limited
+    /// From how many bytes on what is added to a job's output at once is kept in a file of the job's, in the folder that has the
+    /// database's name with `-output` behind it. 128 KiB by default; `usize::MAX` for never. On Linux only; elsewhere, and where
+    /// the file system can't punch holes into files, all output is kept in the database, which takes it more slowly.
+    #[must_use]
+    pub fn long_output(mut self, bytes: usize) -> Self {
+        self.long_output = bytes;
+        self
+    }
+
+    /// How many MiB the database may grow to, without the files of long output; writes that need more are `Unavailable`, as on a full disk. Not limited
     /// by default.
     #[must_use]
     pub fn max_mib(mut self, most: u32) -> Self {
@@ -100,8 +112,11 @@ impl Options {
             .connect_lazy_with(Self::connection(&claim.path, self.reader_cache_kib).read_only(true));
         let settings =
             writer::Settings { path: claim.path.clone(), cache_kib: self.writer_cache_kib, max_mib: self.max_mib };
+        let folder = Folder::beside(&claim.path, self.long_output);
+        let sweep = Sweep { database: claim.path.clone() };
         let writer = writer::start(settings, readers.clone(), Arc::clone(&self.clock), claim).await?;
-        Ok(SqliteStore::new(self.clock, readers, writer))
+        let keeper = long::start(folder.clone(), sweep, writer.clone())?;
+        Ok(SqliteStore::new(self.clock, readers, writer, folder, keeper))
     }
 
     fn connection(path: &Path, cache_kib: u32) -> SqliteConnectOptions {

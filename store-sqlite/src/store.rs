@@ -18,6 +18,7 @@ use cmdexec_core::time::{Clock, Timestamp};
 use sqlx::sqlite::SqlitePool;
 
 use crate::error::Error;
+use crate::long::{Addition, Folder, Keeper};
 use crate::options::Options;
 use crate::read::job::Decoder;
 use crate::read::{job, list, output, queue, record, worker};
@@ -34,6 +35,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     decoder: Arc<Decoder>,
     writer: Handle,
+    folder: Folder,
+    keeper: Keeper,
 }
 
 impl SqliteStore {
@@ -50,8 +53,14 @@ impl SqliteStore {
         Options::default()
     }
 
-    pub(crate) fn new(clock: Arc<dyn Clock>, readers: SqlitePool, writer: Handle) -> Self {
-        Self { clock, readers, decoder: Arc::default(), writer }
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        readers: SqlitePool,
+        writer: Handle,
+        folder: Folder,
+        keeper: Keeper,
+    ) -> Self {
+        Self { clock, readers, decoder: Arc::default(), writer, folder, keeper }
     }
 
     /// The connections to read with.
@@ -124,9 +133,14 @@ impl Store for SqliteStore {
 
     async fn append_output(&self, appends: Vec<Append>) -> Result<(), store::Error> {
         appends.iter().try_for_each(Append::check)?;
-        let weight = weight(appends.iter().flat_map(|append| &append.chunks).map(|chunk| chunk.bytes.len()));
-        let write = move |group: &mut Group<'_>| appends.iter().try_for_each(|append| group.append(append));
-        Ok(self.writer.call_in_turn(weight, write).await?)
+        if appends.iter().any(|append| self.folder.takes(append)) {
+            return Ok(self.keeper.append(appends).await?);
+        }
+        let additions: Vec<_> = appends.into_iter().map(Addition::in_rows).collect();
+        let weight = weight(additions.iter().flat_map(Addition::lengths));
+        let freed = self.writer.call_in_turn(weight, move |group| group.append(&additions)).await?;
+        self.keeper.free(freed).await;
+        Ok(())
     }
 
     async fn read_output(
@@ -136,7 +150,7 @@ impl Store for SqliteStore {
         from: u64,
         max_bytes: usize,
     ) -> Result<Vec<Chunk>, store::Error> {
-        Ok(output::read(self.readers()?, job, attempt, from, max_bytes).await?)
+        Ok(output::read(self.readers()?, &self.folder, job, attempt, from, max_bytes).await?)
     }
 
     async fn output_tail(
@@ -146,7 +160,7 @@ impl Store for SqliteStore {
         stream: Stream,
         max_bytes: usize,
     ) -> Result<Bytes, store::Error> {
-        Ok(output::tail(self.readers()?, job, attempt, stream, max_bytes).await?)
+        Ok(output::tail(self.readers()?, &self.folder, job, attempt, stream, max_bytes).await?)
     }
 
     async fn output_extent(&self, job: JobId, attempt: u32) -> Result<Extent, store::Error> {
@@ -210,10 +224,13 @@ impl Store for SqliteStore {
     }
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, store::Error> {
-        Ok(self.writer.call(limit.min(GROUP_WEIGHT), move |group| group.purge(keep, limit)).await?)
+        let purged = self.writer.call(limit.min(GROUP_WEIGHT), move |group| group.purge(keep, limit)).await?;
+        self.keeper.remove(purged.files).await;
+        Ok(purged.jobs)
     }
 
     async fn close(&self) {
+        self.keeper.close().await;
         self.writer.close().await;
     }
 }

@@ -15,6 +15,13 @@ const FILE: &str = "CMDEXEC_CRASH_FILE";
 const FIRST: &str = "CMDEXEC_CRASH_FIRST";
 const TASKS: u32 = 16;
 
+/// Every second job's output is long, and so in a file.
+const LONG: usize = "long output".len();
+
+fn output(n: u32) -> Chunk {
+    chunk(0, if n.is_multiple_of(2) { "long output" } else { "output" })
+}
+
 /// Tells the parent of an acknowledged write, in one piece.
 fn acknowledged(n: u32, version: u64) {
     let mut out = std::io::stdout().lock();
@@ -27,7 +34,7 @@ fn acknowledged(n: u32, version: u64) {
 async fn child() {
     let Ok(path) = std::env::var(FILE) else { return };
     let first: u32 = std::env::var(FIRST).unwrap().parse().unwrap();
-    let store = SqliteStore::open(path).await.unwrap();
+    let store = SqliteStore::options().long_output(LONG).open(path).await.unwrap();
     let tasks = (0..TASKS).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -36,7 +43,7 @@ async fn child() {
                 acknowledged(n, 0);
                 assert_eq!(store.update(vec![change(n, 0, running("w"))]).await.unwrap(), [Written::Yes]);
                 acknowledged(n, 1);
-                store.append_output(vec![append(n, 1, [chunk(0, "output")])]).await.unwrap();
+                store.append_output(vec![append(n, 1, [output(n)])]).await.unwrap();
                 // Only now: version 2 says that the output is there too.
                 assert_eq!(store.update(vec![change(n, 1, completed("w", START))]).await.unwrap(), [Written::Yes]);
                 acknowledged(n, 2);
@@ -93,10 +100,10 @@ async fn what_was_acknowledged_survives_kill_9() {
             let found = found.unwrap_or_else(|| panic!("job {n} is lost, in round {round}"));
             assert!(found.version >= *version, "job {n} is at {} and was at {version}", found.version);
             if *version == 2 {
-                let expected = Extent { next: 1, bytes: 6, ..Extent::default() };
+                let written = output(*n);
+                let expected = Extent { next: 1, bytes: written.bytes.len() as u64, ..Extent::default() };
                 assert_eq!(store.output_extent(id(*n), 1).await.unwrap(), expected);
-                let read: Vec<Chunk> = store.read_output(id(*n), 1, 0, 9).await.unwrap();
-                assert_eq!(read, [chunk(0, "output")]);
+                assert_eq!(store.read_output(id(*n), 1, 0, 9).await.unwrap(), [written]);
             }
         }
         // The counters agree with what they count.

@@ -125,7 +125,7 @@ async fn a_damaged_row_is_corrupt_and_harms_no_other() {
 async fn a_full_disk_is_unavailable_and_passes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
-    let store = SqliteStore::options().max_mib(1).open(&path).await.unwrap();
+    let store = SqliteStore::options().max_mib(1).long_output(usize::MAX).open(&path).await.unwrap();
     store.insert(insert([job(1)])).await.unwrap();
     let large = append(1, 1, [chunk(0, &"x".repeat(2_000_000))]);
     let error = store.append_output(vec![large.clone()]).await.unwrap_err();

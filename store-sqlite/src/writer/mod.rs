@@ -79,7 +79,7 @@ impl Handle {
         T: Send + 'static,
         F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     {
-        self.send(weight, if weight > SHORT { Urgency::InTurn } else { Urgency::Now }, write).await
+        self.send(weight, in_turn(weight), write).await
     }
 
     /// As [`Handle::call`], for what nobody waits for: it may be kept a little for others to come.
@@ -89,6 +89,18 @@ impl Handle {
         F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
     {
         self.send(weight, Urgency::AtLeisure, write).await
+    }
+
+    /// As [`Handle::call_in_turn`], from a thread outside of any runtime, which waits for the answer as it sees fit.
+    pub(crate) fn ask<T, F>(&self, weight: usize, write: F) -> Result<oneshot::Receiver<Result<T, Error>>, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Group<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        let (sender, answer) = oneshot::channel();
+        let call = Box::new(Write { write, weight, urgency: in_turn(weight), decided: None, sender });
+        self.mailbox.blocking_send(Message::Call(call)).map_err(|_| Error::closed())?;
+        Ok(answer)
     }
 
     async fn send<T, F>(&self, weight: usize, urgency: Urgency, write: F) -> Result<T, Error>
@@ -112,6 +124,10 @@ impl Handle {
     pub(crate) fn is_closed(&self) -> bool {
         self.mailbox.is_closed()
     }
+}
+
+fn in_turn(weight: usize) -> Urgency {
+    if weight > SHORT { Urgency::InTurn } else { Urgency::Now }
 }
 
 /// Starts the writer. It ends when it is closed, or when every handle is gone and what they handed over is done.
