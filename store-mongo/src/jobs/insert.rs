@@ -1,0 +1,324 @@
+//! Insertions, and the idempotency keys that make their repetition known.
+//!
+//! Several jobs are inserted in a transaction, all or none. One job needs none: a document is atomic. With a key there
+//! are two documents, and the key comes first: it names the job that it is for. Whoever finds a key whose job is missing
+//! (its inserter is on the way, or has died) inserts the job himself, under the id that the key names, and the id is
+//! unique. So a key that is used has its job, and nobody waits for anybody.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmdexec_core::id::{JobId, Owner};
+use cmdexec_core::job::{Job, Timer};
+use cmdexec_core::store::{ErrorKind, Insert, Inserted, Key};
+use cmdexec_core::time::Timestamp;
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, rawdoc};
+use mongodb::{ClientSession, Collection};
+
+use super::document::{date, document, timestamp};
+use super::read::among;
+use crate::client::{Mongo, Op, binary, bounded, persist};
+use crate::error::Error;
+use crate::gather::Work;
+use crate::schema;
+
+/// How often what others do at the same time may come in between.
+const TRIES: u32 = 50;
+
+/// How long the second of two who use one key waits until a majority has the first's.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// An insertion of one job without a key.
+pub(crate) struct Insertion {
+    pub(crate) job: Job,
+    pub(crate) timer: Timer,
+}
+
+/// Carries out what several callers insert, each a job, in one command.
+pub(crate) struct Singles(pub(crate) Arc<Mongo>);
+
+impl Work for Singles {
+    type Item = Insertion;
+    type Answer = ();
+
+    async fn carry_out(&self, calls: Vec<Insertion>) -> Vec<Result<(), Error>> {
+        match self.insert(&calls).await {
+            Ok(answers) => answers,
+            Err(error) => calls.iter().map(|_| Err(error.told())).collect(),
+        }
+    }
+}
+
+impl Singles {
+    async fn insert(&self, calls: &[Insertion]) -> Result<Vec<Result<(), Error>>, Error> {
+        let mongo = &self.0;
+        let now = mongo.now().await?;
+        let ops: Vec<Op> = calls.iter().map(|_| mongo.ops.next()).collect();
+        let documents = calls
+            .iter()
+            .zip(&ops)
+            .map(|(call, op)| document(&call.job, call.timer, now, *op, None))
+            .collect::<Result<Vec<_>, _>>()?;
+        let there = mongo.insert_many(schema::JOBS, &documents).await?;
+        let mut answers: Vec<_> = calls.iter().map(|_| Ok(())).collect();
+        for at in there {
+            if let (Some(call), Some(op), Some(answer)) = (calls.get(at), ops.get(at), answers.get_mut(at))
+                && !is_of(mongo, call.job.id, *op).await?
+            {
+                *answer = Err(conflict(call.job.id));
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// Inserts several jobs, or one with a key.
+pub(crate) async fn insert(mongo: &Mongo, batch: &Insert) -> Result<Inserted, Error> {
+    // One name for every try, so that a later one knows the work of an earlier whose end was not heard of.
+    let op = mongo.ops.next();
+    for _ in 0..TRIES {
+        let done = match (batch.jobs.as_slice(), &batch.key) {
+            ([], None) => return Ok(Inserted::New),
+            ([(job, timer)], Some(key)) => with_key(mongo, job, *timer, key, op).await?,
+            (jobs, key) => persist(|| together(mongo, jobs, key.as_ref(), op)).await?,
+        };
+        if let Some(inserted) = done {
+            return Ok(inserted);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Error::unavailable("others insert the same all the time"))
+}
+
+/// Inserts one job with a key; `None`: somebody came in between.
+async fn with_key(mongo: &Mongo, job: &Job, timer: Timer, key: &Key, op: Op) -> Result<Option<Inserted>, Error> {
+    let now = mongo.now().await?;
+    let row = key_document(key, &[job.id], op, now, true);
+    if !mongo.insert_many(schema::KEYS, std::slice::from_ref(&row)).await?.is_empty() {
+        let Some(known) = find_key(mongo, key).await? else { return Ok(None) };
+        if known.op != op {
+            if known.is_over(now) {
+                if !replace_key(mongo, key, &known, &row).await? {
+                    return Ok(None);
+                }
+            } else {
+                return complete(mongo, job, timer, key, known, now).await.map(Some);
+            }
+        }
+    }
+    let documents = [document(job, timer, now, op, Some(&key.key))?];
+    if mongo.insert_many(schema::JOBS, &documents).await?.is_empty() || is_of(mongo, job.id, op).await? {
+        return Ok(Some(Inserted::New));
+    }
+    // The id is another job's. The key was for nothing.
+    let keys = mongo.collection(schema::KEYS);
+    persist(|| async { Ok(keys.delete_one(doc! { "_id": key_id(key), "op": binary(op) }).await?) }).await?;
+    Err(conflict(job.id))
+}
+
+/// Answers that a key is known, and inserts the job that it is for if nobody has.
+async fn complete(
+    mongo: &Mongo,
+    job: &Job,
+    timer: Timer,
+    key: &Key,
+    known: Known,
+    now: Timestamp,
+) -> Result<Inserted, Error> {
+    if known.is_open
+        && known.fingerprint == key.fingerprint
+        && let [id] = known.ids.as_slice()
+    {
+        let jobs = mongo.jobs();
+        let find = jobs.find_one(among(&[*id])).projection(doc! { "_id": 1 });
+        if bounded(async { Ok(find.await?) }).await?.is_none() {
+            let job = Job { id: *id, ..job.clone() };
+            mongo.insert_many(schema::JOBS, &[document(&job, timer, now, known.op, Some(&key.key))?]).await?;
+        }
+    }
+    Ok(known.inserted())
+}
+
+/// Inserts jobs in a transaction; `None`: somebody came in between.
+async fn together(mongo: &Mongo, jobs: &[(Job, Timer)], key: Option<&Key>, op: Op) -> Result<Option<Inserted>, Error> {
+    let now = mongo.now().await?;
+    if let Some(key) = key
+        && let Some(known) = find_key(mongo, key).await?
+        && !known.is_over(now)
+    {
+        return Ok(Some(if known.op == op { Inserted::New } else { known.inserted() }));
+    }
+    let mut ids = HashSet::with_capacity(jobs.len());
+    if let Some((twice, _)) = jobs.iter().find(|(job, _)| !ids.insert(job.id)) {
+        return Err(conflict(twice.id));
+    }
+    let documents =
+        jobs.iter().map(|(job, timer)| document(job, *timer, now, op, None)).collect::<Result<Vec<_>, _>>()?;
+    let mut session = mongo.client.start_session().await?;
+    session.start_transaction().await?;
+    let written = match write(mongo, &mut session, &documents, jobs, key, op, now).await {
+        Ok(()) => commit(&mut session).await,
+        Err(error) => {
+            // Whatever it answers: a transaction that is not committed is none.
+            let _ = session.abort_transaction().await;
+            Err(error)
+        }
+    };
+    match written {
+        Ok(()) => Ok(Some(Inserted::New)),
+        Err(error) if error.is_transient_transaction() => Ok(None),
+        Err(error) if error.is_duplicate() => {
+            // The key's, or a job's: of an earlier try of this very call, whose commit was not heard of, or another's.
+            if key.is_some() && find_key_of(mongo, key).await?.is_some_and(|known| !known.is_over(now)) {
+                return Ok(None);
+            }
+            match existing(mongo, jobs).await? {
+                Some((_, inserted)) if inserted == op => Ok(Some(Inserted::New)),
+                Some((id, _)) => Err(conflict(id)),
+                None => Ok(None),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn write(
+    mongo: &Mongo,
+    session: &mut ClientSession,
+    documents: &[RawDocumentBuf],
+    jobs: &[(Job, Timer)],
+    key: Option<&Key>,
+    op: Op,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if let Some(key) = key {
+        let keys = mongo.collection(schema::KEYS);
+        let ids: Vec<JobId> = jobs.iter().map(|(job, _)| job.id).collect();
+        keys.delete_one(doc! { "_id": key_id(key), "expires": { "$lte": date(now) } }).session(&mut *session).await?;
+        keys.insert_one(key_document(key, &ids, op, now, false)).session(&mut *session).await?;
+    }
+    if !documents.is_empty() {
+        mongo.jobs().insert_many(documents).session(session).await?;
+    }
+    Ok(())
+}
+
+async fn commit(session: &mut ClientSession) -> Result<(), Error> {
+    for _ in 0..TRIES {
+        match bounded(async { Ok(session.commit_transaction().await?) }).await {
+            Err(error) if error.is_unknown_commit() => tokio::time::sleep(PAUSE * 5).await,
+            answer => return answer,
+        }
+    }
+    Err(Error::unavailable("it is not known whether the jobs were inserted"))
+}
+
+/// A key as it is found.
+struct Known {
+    ids: Vec<JobId>,
+    fingerprint: [u8; 32],
+    op: Op,
+    expires: Timestamp,
+    /// Its job may be missing still.
+    is_open: bool,
+}
+
+impl Known {
+    fn read(row: &RawDocument) -> Result<Self, Error> {
+        let wrong = |error: mongodb::bson::error::Error| Error::row("a key", error);
+        let exactly = |error| Error::row("a key", error);
+        let ids = row.get_binary("ids").map_err(wrong)?;
+        let ids = ids.bytes.chunks(16).map(|id| id.try_into().map(JobId::from_bytes).map_err(exactly));
+        Ok(Self {
+            ids: ids.collect::<Result<_, _>>()?,
+            fingerprint: row.get_binary("fingerprint").map_err(wrong)?.bytes.try_into().map_err(exactly)?,
+            op: row.get_binary("op").map_err(wrong)?.bytes.try_into().map_err(exactly)?,
+            expires: timestamp(row.get_datetime("expires").map_err(wrong)?),
+            is_open: row.get_bool("open").unwrap_or(false),
+        })
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.expires <= now
+    }
+
+    fn inserted(self) -> Inserted {
+        Inserted::Known { ids: self.ids, fingerprint: self.fingerprint }
+    }
+}
+
+fn key_id(key: &Key) -> Document {
+    key_of(&key.owner, &key.key)
+}
+
+fn key_of(owner: &Owner, key: &str) -> Document {
+    doc! { "owner": owner.as_str(), "key": key }
+}
+
+fn key_document(key: &Key, ids: &[JobId], op: Op, now: Timestamp, is_open: bool) -> RawDocumentBuf {
+    let ids: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+    rawdoc! {
+        "_id": { "owner": key.owner.as_str(), "key": key.key.as_str() },
+        "fingerprint": binary(key.fingerprint),
+        "ids": binary(ids),
+        "op": binary(op),
+        "expires": date(now.after(key.ttl)),
+        "open": is_open,
+    }
+}
+
+async fn find_key(mongo: &Mongo, key: &Key) -> Result<Option<Known>, Error> {
+    let keys = mongo.collection(schema::KEYS);
+    let found = bounded(async { Ok(keys.find_one(doc! { "_id": key_id(key) }).await?) }).await?;
+    found.map(|row| Known::read(&row)).transpose()
+}
+
+async fn find_key_of(mongo: &Mongo, key: Option<&Key>) -> Result<Option<Known>, Error> {
+    match key {
+        Some(key) => find_key(mongo, key).await,
+        None => Ok(None),
+    }
+}
+
+/// Takes over a key whose time is over, unless somebody was faster.
+async fn replace_key(mongo: &Mongo, key: &Key, known: &Known, row: &RawDocumentBuf) -> Result<bool, Error> {
+    let keys: Collection<RawDocumentBuf> = mongo.collection(schema::KEYS);
+    let filter = doc! { "_id": key_id(key), "op": binary(known.op) };
+    let replaced = bounded(async { Ok(keys.replace_one(filter, row).await?) }).await?;
+    Ok(replaced.matched_count == 1)
+}
+
+/// Notes that these jobs' keys have had their jobs, before the jobs go: they are not to be inserted again.
+pub(crate) async fn forget_keys(mongo: &Mongo, keys: &[(Owner, String)]) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Document> = keys.iter().map(|(owner, key)| key_of(owner, key)).collect();
+    let filter = doc! { "_id": { "$in": ids }, "open": true };
+    let known = mongo.collection(schema::KEYS);
+    persist(|| async { Ok(known.update_many(filter.clone(), doc! { "$set": { "open": false } }).await?) }).await?;
+    Ok(())
+}
+
+/// Whether a job is there by this insertion.
+async fn is_of(mongo: &Mongo, id: JobId, op: Op) -> Result<bool, Error> {
+    let filter = doc! { "_id": binary(*id.as_bytes()), "inserted": binary(op) };
+    let found = persist(|| async { Ok(mongo.jobs().find_one(filter.clone()).await?) }).await?;
+    Ok(found.is_some())
+}
+
+/// One of these jobs that is there, and by which insertion.
+async fn existing(mongo: &Mongo, jobs: &[(Job, Timer)]) -> Result<Option<(JobId, Op)>, Error> {
+    let ids: Vec<JobId> = jobs.iter().map(|(job, _)| job.id).collect();
+    let collection = mongo.jobs();
+    let find = collection.find_one(among(&ids)).projection(doc! { "inserted": 1 });
+    let Some(found) = bounded(async { Ok(find.await?) }).await? else { return Ok(None) };
+    let inserted = found.get_binary("inserted").map_err(|error| Error::row("inserted", error))?;
+    let inserted = inserted.bytes.try_into().map_err(|error| Error::row("inserted", error))?;
+    Ok(Some((super::document::id_of(&found, "_id")?, inserted)))
+}
+
+fn conflict(id: JobId) -> Error {
+    Error::Refused(ErrorKind::Conflict, format!("job {id} exists"))
+}
