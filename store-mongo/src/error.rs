@@ -67,6 +67,17 @@ impl Error {
         matches!(self, Self::Driver(error) if error.contains_label(mongodb::error::TRANSIENT_TRANSACTION_ERROR))
     }
 
+    /// A change stream can't be taken up where it broke off: the server's log does not go back so far, or to another's.
+    pub(crate) fn is_lost_history(&self) -> bool {
+        const HISTORY_LOST: [i32; 4] = [136, 260, 280, 286];
+        self.code().is_some_and(|code| HISTORY_LOST.contains(&code))
+    }
+
+    /// The server knows no change streams, or not for this database.
+    pub(crate) fn has_no_change_streams(&self) -> bool {
+        self.code().is_some_and(|code| code::INVALID.contains(&code) || matches!(code, 115 | 303 | 304 | 40573))
+    }
+
     /// Whether the transaction was committed is not known; committing again finds out.
     pub(crate) fn is_unknown_commit(&self) -> bool {
         matches!(self, Self::Driver(error) if error.contains_label(mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT))

@@ -20,6 +20,7 @@ mod client;
 mod clock;
 mod conditional;
 mod error;
+mod feed;
 mod gather;
 mod jobs;
 mod options;

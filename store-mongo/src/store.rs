@@ -10,7 +10,7 @@ use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
+    self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
     RecordWrite, Renewed, Store, WorkerRow, Written,
 };
 use cmdexec_core::time::Timestamp;
@@ -21,7 +21,7 @@ use crate::gather::Gather;
 use crate::jobs::{Counted, Decoder, Insertion, Singles, Updates};
 use crate::options::Options;
 use crate::output::Appends;
-use crate::{jobs, output, purge, records, workers};
+use crate::{feed, jobs, output, purge, records, workers};
 
 /// Keeps jobs in a MongoDB database, which any number of coordinators may share.
 ///
@@ -241,6 +241,10 @@ impl Store for MongoStore {
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, store::Error> {
         Ok(self.whole(move |mongo| async move { purge::purge(&mongo, keep, limit).await }).await?)
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        Some(feed::notices(Arc::clone(&self.0.mongo)))
     }
 
     async fn close(&self) {

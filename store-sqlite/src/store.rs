@@ -11,7 +11,7 @@ use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
+    self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
     RecordWrite, Renewed, Store, WorkerRow, Written,
 };
 use cmdexec_core::time::{Clock, Timestamp};
@@ -227,6 +227,10 @@ impl Store for SqliteStore {
         let purged = self.writer.call(limit.min(GROUP_WEIGHT), move |group| group.purge(keep, limit)).await?;
         self.keeper.remove(purged.files).await;
         Ok(purged.jobs)
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        None
     }
 
     async fn close(&self) {

@@ -15,10 +15,12 @@ use crate::time::Timestamp;
 
 mod error;
 mod memory;
+mod notice;
 mod rows;
 
 pub use error::{Error, ErrorKind};
 pub use memory::MemoryStore;
+pub use notice::{Notice, Notices};
 pub use rows::{
     Append, Beat, Change, Chunk, Extent, Insert, Inserted, Key, ListQuery, Listed, Page, Queue, Record, RecordWrite,
     Renewed, WorkerRow, Written,
@@ -160,6 +162,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes finished jobs that ended longer ago than `keep`, with their output, and idempotency keys and records
     /// whose time to live is over; at most `limit` of each, the longest over first. The answer is how many jobs were removed.
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error>;
+
+    /// What others that share this store write from now on, as it becomes known; `None` from a store that this process has
+    /// to itself.
+    ///
+    /// Notices may be late, repeated, of this process's own writes, or missing: nothing may depend on one. Whoever takes them
+    /// too slowly gets [`Notice::Missed`].
+    fn notices(&self) -> Option<Notices>;
 
     /// Completes what was acknowledged, and lets go of files and connections. Later calls may fail as `Unavailable`.
     async fn close(&self);

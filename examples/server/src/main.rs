@@ -1,5 +1,6 @@
-//! `cmdexec-server`: a coordinator over SQLite, behind HTTP.
+//! `cmdexec-server`: a coordinator over SQLite or MongoDB, behind HTTP.
 
+mod database;
 mod measured;
 mod metrics;
 mod serve;

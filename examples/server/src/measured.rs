@@ -9,8 +9,8 @@ use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    Append, Beat, Change, Chunk, Error, Extent, Insert, Inserted, ListQuery, Page, Queue, Record, RecordWrite, Renewed,
-    Store, WorkerRow, Written,
+    Append, Beat, Change, Chunk, Error, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record, RecordWrite,
+    Renewed, Store, WorkerRow, Written,
 };
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 
@@ -160,6 +160,10 @@ impl Store for Measured {
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error> {
         measure("purge", self.0.purge(keep, limit)).await
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        self.0.notices()
     }
 
     async fn close(&self) {

@@ -41,7 +41,12 @@ impl std::fmt::Debug for Credentials {
 
 pub(crate) fn declare(settings: &mut Settings) -> Options {
     let s = settings;
-    let server = s.setting("SERVER_URL", "The server, such as http://127.0.0.1:3000").required(url);
+    let server = s
+        .setting(
+            "SERVER_URL",
+            "The server, such as http://127.0.0.1:3000; of several over one database, with commas, any",
+        )
+        .required(url);
     let token = s.setting("WORKER_TOKEN", "The token to show; `cmdexec token worker` makes one").secret();
     let token = token.optional(text).map(Credentials::Token);
     let secret = s.setting("WORKER_TOKEN_SECRET", "Without a token: the server's secret, to make tokens from").secret();
@@ -117,10 +122,13 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
 }
 
 fn url(value: &str) -> Result<String, String> {
-    let after_scheme = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
-    match after_scheme {
-        Some(host) if !host.is_empty() => Ok(value.to_owned()),
-        _ => Err("must be a URL such as http://127.0.0.1:3000".to_owned()),
+    let is_url = |url: &str| {
+        let after_scheme = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        after_scheme.is_some_and(|host| !host.is_empty())
+    };
+    match value.split(',').map(str::trim).all(is_url) {
+        true => Ok(value.to_owned()),
+        false => Err("must be a URL such as http://127.0.0.1:3000, or several with commas between them".to_owned()),
     }
 }
 

@@ -173,7 +173,7 @@ impl Decoder {
         })
     }
 
-    pub(super) fn class(&self, key: &str) -> Result<Class, Error> {
+    pub(crate) fn class(&self, key: &str) -> Result<Class, Error> {
         let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(class) = classes.get(key) {
             return Ok(class.clone());

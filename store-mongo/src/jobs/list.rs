@@ -51,6 +51,7 @@ fn leading(query: &ListQuery) -> Option<Hint> {
         ListQuery { worker: Some(_), .. } => index::WORKER,
         ListQuery { status: Some(_), owner: None, .. } => index::STATUS,
         ListQuery { owner: Some(_), status: None, .. } => index::OWNER,
+        ListQuery { owner: None, status: None, .. } => "_id_",
         _ => return None,
     };
     Some(Hint::Name(name.to_owned()))

@@ -9,7 +9,7 @@ mod read;
 mod update;
 
 pub(crate) use count::Counted;
-pub(crate) use document::{Decoder, date, id_of, signed, timestamp};
+pub(crate) use document::{Decoder, date, id_of, priority, signed, timestamp};
 pub(crate) use insert::{Insertion, Singles, forget_keys, insert};
 pub(crate) use list::list;
 pub(crate) use queue::{classes, due, expired, leased, next_due, ready};

@@ -173,9 +173,13 @@ impl Head {
     }
 
     /// Makes segments of what the head keeps, if that is too much for it.
-    pub(super) fn roll(&mut self, mut name: impl FnMut() -> Op) -> Vec<NewSegment> {
+    pub(super) fn roll(&mut self, name: impl FnMut() -> Op) -> Vec<NewSegment> {
+        self.roll_beyond(KEPT, SEGMENT, name)
+    }
+
+    fn roll_beyond(&mut self, most: usize, segment_size: usize, mut name: impl FnMut() -> Op) -> Vec<NewSegment> {
         let kept: usize = self.newest.values().map(|piece| piece.chunk.bytes.len() + PIECE_COST).sum();
-        if kept <= KEPT {
+        if kept <= most {
             return Vec::new();
         }
         let mut segments: Vec<NewSegment> = Vec::new();
@@ -183,7 +187,7 @@ impl Head {
         for piece in std::mem::take(&mut self.newest).into_values() {
             let len = piece.chunk.bytes.len() + PIECE_COST;
             match segments.last_mut() {
-                Some(segment) if size + len <= SEGMENT => segment.pieces.push(piece),
+                Some(segment) if size + len <= segment_size => segment.pieces.push(piece),
                 _ => {
                     segments.push(NewSegment { id: name(), pieces: vec![piece] });
                     size = 0;
@@ -293,5 +297,90 @@ impl Head {
             });
         }
         Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cmdexec_core::executor::Stream;
+    use cmdexec_core::id::JobId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn append() -> impl Strategy<Value = Append> {
+        let chunk = (0..40_u64, 0..9_usize).prop_map(|(seq, len)| Chunk {
+            seq,
+            stream: Stream::Stdout,
+            bytes: vec![b'x'; len].into(),
+        });
+        let trim = prop::option::weighted(0.3, (0..40_u64, 0..20_u64).prop_map(|(first, more)| (first, first + more)));
+        (prop::collection::vec(chunk, 0..6), trim, prop::bool::weighted(0.05), 1..3_u32).prop_map(
+            |(chunks, trim, replace, attempt)| Append {
+                job: JobId::from_bytes([0; 16]),
+                attempt,
+                replace,
+                chunks,
+                trim,
+                dropped: 1,
+            },
+        )
+    }
+
+    /// What is to be seen of everything that was ever written.
+    fn visible(head: &Head, written: &Known) -> BTreeMap<u64, u64> {
+        let newest = head.newest.values().map(Piece::shape);
+        let in_view = |view: &View| {
+            let view = *view;
+            written[&view.segment].iter().copied().filter(move |shape| view.shows(shape.seq)).collect::<Vec<_>>()
+        };
+        let all: Vec<Shape> = head.views.iter().flat_map(in_view).chain(newest).collect();
+        let by_seq: BTreeMap<u64, u64> = all.iter().map(|shape| (shape.seq, shape.len)).collect();
+        assert_eq!(by_seq.len(), all.len(), "a number is to be seen twice");
+        by_seq
+    }
+
+    proptest! {
+        /// However pieces come, are trimmed, and come again: what is to be seen is what a plain map would have.
+        #[test]
+        fn a_head_with_segments_is_a_map(appends in prop::collection::vec(append(), 1..40)) {
+            let mut head = Head::default();
+            let mut written = Known::new();
+            let mut attempt = 0;
+            let mut model: BTreeMap<u64, u64> = BTreeMap::new();
+            for append in appends {
+                if append.attempt >= attempt {
+                    if append.replace || append.attempt > attempt {
+                        model.clear();
+                        attempt = append.attempt;
+                    }
+                    for chunk in &append.chunks {
+                        model.entry(chunk.seq).or_insert(chunk.bytes.len() as u64);
+                    }
+                    if let Some((first, last)) = append.trim {
+                        model.retain(|seq, _| !(first..=last).contains(seq));
+                    }
+                }
+                // Only what it asks for is looked up.
+                let asked = head.unknown(&append, &Known::new());
+                let known: Known = written.iter().filter(|(id, _)| asked.contains(*id)).map(|(id, s)| (*id, s.clone())).collect();
+                head.apply(&append, Timestamp::from_millis(0), &known);
+                let count = written.len() as u8;
+                let mut ids = (count..).map(|n| [n; 16]);
+                for new in head.roll_beyond(5 * PIECE_COST, 3 * PIECE_COST, || ids.next().unwrap()) {
+                    written.insert(new.id, new.pieces.iter().map(Piece::shape).collect());
+                }
+                prop_assert_eq!(&visible(&head, &written), &model);
+                prop_assert_eq!(head.bytes, model.values().sum::<u64>());
+                prop_assert_eq!(head.next(), model.last_key_value().map_or(0, |(seq, _)| seq + 1));
+                let counted: u64 = head.views.iter().map(|view| view.count).sum();
+                prop_assert_eq!(counted as usize + head.newest.len(), model.len());
+                head.version = Some(head.version.map_or(0, |version| version + 1));
+                // As it is kept, it is read again.
+                let document = head.document(&[0; 16], [0; 16]);
+                let read = Head::read(&document).unwrap();
+                prop_assert_eq!((read.views, read.newest, read.bytes), (head.views.clone(), head.newest.clone(), head.bytes));
+            }
+        }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn read(
 ) -> Result<Vec<Chunk>, Error> {
     let is_wanted = |view: &View| view.last >= from;
     let is_enough = |pieces: &BTreeMap<u64, Piece>, below: u64| {
-        let ready = pieces.range(from..below).map(|(_, piece)| piece.chunk.bytes.len());
+        let ready = pieces.range(from..below.max(from)).map(|(_, piece)| piece.chunk.bytes.len());
         ready.fold(0, usize::saturating_add) >= max_bytes.max(1)
     };
     let found = gather(mongo, job, attempt, Order::Up, segment::pieces, is_wanted, is_enough).await?;
@@ -109,7 +109,7 @@ pub(crate) async fn index(
     limit: usize,
 ) -> Result<Vec<(u64, u64)>, Error> {
     let is_wanted = |view: &View| view.last >= from;
-    let is_enough = |shapes: &BTreeMap<u64, Shape>, below: u64| shapes.range(from..below).count() >= limit;
+    let is_enough = |shapes: &BTreeMap<u64, Shape>, below: u64| shapes.range(from..below.max(from)).count() >= limit;
     let found = gather(mongo, job, attempt, Order::Up, segment::shapes, is_wanted, is_enough).await?;
     Ok(found.into_values().filter(|s| s.seq >= from).map(|s| (s.seq, s.len)).take(limit).collect())
 }

@@ -49,14 +49,16 @@ pub(crate) async fn initiate(members: &[&str]) {
     let list: Vec<Document> = (0_i32..).zip(members).map(|(n, member)| doc! { "_id": n, "host": *member }).collect();
     let settings = doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 500 };
     let config = doc! { "_id": "rs0", "members": list, "settings": settings };
-    // Another test's process may be faster.
-    let _ = admin.run_command(doc! { "replSetInitiate": config }).await;
     loop {
-        let hello = admin.run_command(doc! { "hello": 1 }).await.unwrap();
-        if hello.contains_key("primary") {
-            return;
+        // Another test's process may be faster, and another member not be there yet.
+        let _ = admin.run_command(doc! { "replSetInitiate": config.clone() }).await;
+        for _ in 0..20 {
+            let hello = admin.run_command(doc! { "hello": 1 }).await;
+            if hello.is_ok_and(|hello| hello.contains_key("primary")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -25,7 +25,7 @@ use cmdexec_core::executor::Stream;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
+    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
     RecordWrite, Renewed, Store, WorkerRow, Written,
 };
 use cmdexec_core::time::Timestamp;
@@ -291,6 +291,10 @@ impl Store for FaultyStore {
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error> {
         self.with_fault(Call::Purge, self.inner.purge(keep, limit)).await
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        self.inner.notices()
     }
 
     async fn close(&self) {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
+    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
     RecordWrite, Renewed, Store, WorkerRow, Written,
 };
 use crate::executor::Stream;
@@ -254,6 +254,10 @@ impl Store for MemoryStore {
         tables.keys.purge(now, limit);
         tables.records.purge(now, limit);
         Ok(gone.len())
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        None
     }
 
     async fn close(&self) {
