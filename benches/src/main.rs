@@ -23,6 +23,7 @@ mod output;
 mod process;
 mod rest;
 mod serve;
+mod shared;
 mod stats;
 mod submit;
 mod table;
@@ -135,6 +136,12 @@ enum Bench {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
+    /// Many coordinators over the MongoDB replica set that `CMDEXEC_BENCH_MONGO` names. Not one of `all`.
+    Shared {
+        /// How many jobs.
+        #[arg(long, default_value_t = 40_000)]
+        jobs: usize,
+    },
     /// The server process that the other benches start.
     #[command(hide = true)]
     Serve {
@@ -193,6 +200,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Upload { mib } => upload::bench(&dir, mib).await,
         Bench::Inputs { jobs } => inputs::bench(&dir, jobs).await,
         Bench::Followers { followers, seconds } => followers::bench(&dir, followers, seconds).await,
+        Bench::Shared { jobs } => shared::bench(&dir, jobs).await,
         Bench::Serve { database, output_cap } => serve::server(&database, output_cap).await,
         Bench::Work { url, slots } => serve::worker(&url, slots).await,
     }

@@ -25,8 +25,8 @@ pub(crate) enum Database {
 pub(crate) struct Mongo {
     /// With the password, if it has one.
     uri: String,
-    pub(crate) name: Option<String>,
-    pub(crate) pool_size: Option<u32>,
+    name: Option<String>,
+    pool_size: Option<u32>,
 }
 
 impl Database {
@@ -66,6 +66,13 @@ impl Database {
                 Ok(Arc::new(store.with_context(|| format!("opening the database {self}"))?))
             }
         }
+    }
+}
+
+impl Mongo {
+    /// With what other settings say of it.
+    pub(crate) fn with(self, name: Option<String>, pool_size: Option<u32>) -> Self {
+        Self { name, pool_size, ..self }
     }
 }
 

@@ -11,7 +11,7 @@ use cmdexec_program::settings::Settings;
 use cmdexec_program::settings::parse::{Span, any, list, number, own, text};
 use cmdexec_transport_http::server::{self, Network};
 
-use crate::database::{Database, Mongo};
+use crate::database::Database;
 use crate::storage::Storage;
 
 /// What the server was told.
@@ -105,7 +105,7 @@ fn mongo(s: &mut Settings, database: Database) -> Database {
     let pool_size = s.setting("MONGODB_POOL_SIZE", "How many connections to each MongoDB server there may be");
     let pool_size = pool_size.by_default("10, or what the URL says").optional(number(1..=10_000));
     match database {
-        Database::Mongo(mongo) => Database::Mongo(Mongo { name, pool_size, ..mongo }),
+        Database::Mongo(mongo) => Database::Mongo(mongo.with(name, pool_size)),
         other if name.is_none() && pool_size.is_none() => other,
         other => {
             s.problem("MONGODB_DB", "means nothing, as does MONGODB_POOL_SIZE, without MONGODB_URI");
