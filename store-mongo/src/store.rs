@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
-use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
     self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
-    RecordWrite, Renewed, Store, WorkerRow, Written,
+    RecordWrite, Renewed, Store, StoredKey, WorkerRow, Written,
 };
 use cmdexec_core::time::Timestamp;
 
@@ -108,6 +108,14 @@ impl Store for MongoStore {
             return Ok(Inserted::New);
         }
         Ok(self.whole(|mongo| async move { jobs::insert(&mongo, &batch).await }).await?)
+    }
+
+    async fn list_keys(&self, after: Option<(&Owner, &str)>, limit: usize) -> Result<Vec<StoredKey>, store::Error> {
+        Ok(jobs::list_keys(self.mongo()?, after, limit).await?)
+    }
+
+    async fn put_keys(&self, keys: Vec<StoredKey>) -> Result<(), store::Error> {
+        Ok(self.whole(|mongo| async move { jobs::put_keys(&mongo, &keys).await }).await?)
     }
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, store::Error> {

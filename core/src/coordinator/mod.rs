@@ -44,6 +44,7 @@ mod view;
 mod worker;
 
 pub use builder::{BuildError, Builder, Options};
+pub use files::RECORD_KINDS;
 
 /// Keeps jobs safe and hands them to workers.
 ///

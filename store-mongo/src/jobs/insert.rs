@@ -9,14 +9,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmdexec_core::id::{JobId, Owner};
+use cmdexec_core::id::JobId;
 use cmdexec_core::job::{Job, Timer};
 use cmdexec_core::store::{ErrorKind, Insert, Inserted, Key};
 use cmdexec_core::time::Timestamp;
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, rawdoc};
-use mongodb::{ClientSession, Collection};
+use mongodb::ClientSession;
+use mongodb::bson::{RawDocumentBuf, doc};
 
-use super::document::{date, document, timestamp};
+use super::document::{date, document};
+use super::keys::{Known, find_key, find_key_of, key_document, key_id, replace_key};
 use super::read::among;
 use crate::client::{Mongo, Op, binary, bounded, persist};
 use crate::error::Error;
@@ -212,93 +213,6 @@ async fn commit(session: &mut ClientSession) -> Result<(), Error> {
         }
     }
     Err(Error::unavailable("it is not known whether the jobs were inserted"))
-}
-
-/// A key as it is found.
-struct Known {
-    ids: Vec<JobId>,
-    fingerprint: [u8; 32],
-    op: Op,
-    expires: Timestamp,
-    /// Its job may be missing still.
-    is_open: bool,
-}
-
-impl Known {
-    fn read(row: &RawDocument) -> Result<Self, Error> {
-        let wrong = |error: mongodb::bson::error::Error| Error::row("a key", error);
-        let exactly = |error| Error::row("a key", error);
-        let ids = row.get_binary("ids").map_err(wrong)?;
-        let ids = ids.bytes.chunks(16).map(|id| id.try_into().map(JobId::from_bytes).map_err(exactly));
-        Ok(Self {
-            ids: ids.collect::<Result<_, _>>()?,
-            fingerprint: row.get_binary("fingerprint").map_err(wrong)?.bytes.try_into().map_err(exactly)?,
-            op: row.get_binary("op").map_err(wrong)?.bytes.try_into().map_err(exactly)?,
-            expires: timestamp(row.get_datetime("expires").map_err(wrong)?),
-            is_open: row.get_bool("open").unwrap_or(false),
-        })
-    }
-
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.expires <= now
-    }
-
-    fn inserted(self) -> Inserted {
-        Inserted::Known { ids: self.ids, fingerprint: self.fingerprint }
-    }
-}
-
-fn key_id(key: &Key) -> Document {
-    key_of(&key.owner, &key.key)
-}
-
-fn key_of(owner: &Owner, key: &str) -> Document {
-    doc! { "owner": owner.as_str(), "key": key }
-}
-
-fn key_document(key: &Key, ids: &[JobId], op: Op, now: Timestamp, is_open: bool) -> RawDocumentBuf {
-    let ids: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
-    rawdoc! {
-        "_id": { "owner": key.owner.as_str(), "key": key.key.as_str() },
-        "fingerprint": binary(key.fingerprint),
-        "ids": binary(ids),
-        "op": binary(op),
-        "expires": date(now.after(key.ttl)),
-        "open": is_open,
-    }
-}
-
-async fn find_key(mongo: &Mongo, key: &Key) -> Result<Option<Known>, Error> {
-    let keys = mongo.collection(schema::KEYS);
-    let found = bounded(async { Ok(keys.find_one(doc! { "_id": key_id(key) }).await?) }).await?;
-    found.map(|row| Known::read(&row)).transpose()
-}
-
-async fn find_key_of(mongo: &Mongo, key: Option<&Key>) -> Result<Option<Known>, Error> {
-    match key {
-        Some(key) => find_key(mongo, key).await,
-        None => Ok(None),
-    }
-}
-
-/// Takes over a key whose time is over, unless somebody was faster.
-async fn replace_key(mongo: &Mongo, key: &Key, known: &Known, row: &RawDocumentBuf) -> Result<bool, Error> {
-    let keys: Collection<RawDocumentBuf> = mongo.collection(schema::KEYS);
-    let filter = doc! { "_id": key_id(key), "op": binary(known.op) };
-    let replaced = bounded(async { Ok(keys.replace_one(filter, row).await?) }).await?;
-    Ok(replaced.matched_count == 1)
-}
-
-/// Notes that these jobs' keys have had their jobs, before the jobs go: they are not to be inserted again.
-pub(crate) async fn forget_keys(mongo: &Mongo, keys: &[(Owner, String)]) -> Result<(), Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Document> = keys.iter().map(|(owner, key)| key_of(owner, key)).collect();
-    let filter = doc! { "_id": { "$in": ids }, "open": true };
-    let known = mongo.collection(schema::KEYS);
-    persist(|| async { Ok(known.update_many(filter.clone(), doc! { "$set": { "open": false } }).await?) }).await?;
-    Ok(())
 }
 
 /// Whether a job is there by this insertion.

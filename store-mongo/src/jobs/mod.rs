@@ -3,6 +3,7 @@
 mod count;
 mod document;
 mod insert;
+mod keys;
 mod list;
 mod queue;
 mod read;
@@ -10,7 +11,8 @@ mod update;
 
 pub(crate) use count::Counted;
 pub(crate) use document::{Decoder, date, id_of, priority, signed, timestamp};
-pub(crate) use insert::{Insertion, Singles, forget_keys, insert};
+pub(crate) use insert::{Insertion, Singles, insert};
+pub(crate) use keys::{forget_keys, list_keys, put_keys};
 pub(crate) use list::list;
 pub(crate) use queue::{classes, due, expired, leased, next_due, ready};
 pub(crate) use read::{among, each, get};
