@@ -244,7 +244,7 @@ async fn bare_batch(database: &Database, stages: &[Document], first: usize) -> R
             "update": "jobs", "ordered": false, "updates": updates, "writeConcern": { "w": "majority", "j": true },
         };
         let reply = database.run_raw_command(command).await?;
-        ensure!(reply.get_i32("n") == Ok(i32::try_from(BATCH)?), "{reply}");
+        ensure!(reply.get_i32("n")? == i32::try_from(BATCH)?, "{reply}");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cmdexec_core::time::Timestamp;
+use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::{Client, Collection, Database};
@@ -205,13 +205,12 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     let mut pause = Duration::from_millis(20);
-    let mut waited = Duration::ZERO;
+    let until = SystemClock.uptime().saturating_add(PERSIST);
     loop {
         match bounded(attempt()).await {
-            Err(error) if error.is_transient() && waited < PERSIST => {
+            Err(error) if error.is_transient() && SystemClock.uptime() < until => {
                 tracing::debug!(%error, "MongoDB: trying again");
                 tokio::time::sleep(pause).await;
-                waited += pause;
                 pause = (pause * 2).min(Duration::from_millis(640));
             }
             answer => return answer,

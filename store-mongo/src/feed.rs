@@ -28,7 +28,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Follows what others write, until the store is closed.
 pub(crate) fn notices(mongo: Arc<Mongo>) -> Notices {
-    let feed = Feed { mongo, decoder: Decoder::default(), stream: None, token: None, has_begun: false };
+    let feed = Feed { mongo, decoder: Decoder::default(), stream: None, token: None };
     let notices = stream::unfold(feed, |mut feed| async move {
         let notice = feed.next().await?;
         Some((notice, feed))
@@ -42,8 +42,6 @@ struct Feed {
     stream: Option<ChangeStream<RawDocumentBuf>>,
     /// Where to take it up again.
     token: Option<ResumeToken>,
-    /// From then on something can have been missed.
-    has_begun: bool,
 }
 
 impl Feed {
@@ -84,9 +82,8 @@ impl Feed {
         match watch.await {
             Ok(stream) => {
                 self.stream = Some(stream.with_type());
-                let missed = self.has_begun && self.token.is_none();
-                self.has_begun = true;
-                missed.then_some(Notice::Missed)
+                // Whatever was written before it began is not in it.
+                self.token.is_none().then_some(Notice::Missed)
             }
             Err(error) => {
                 let error = Error::from(error);

@@ -108,7 +108,7 @@ pub(crate) async fn prepare(database: &Database) -> Result<(), Error> {
                 return Ok(());
             }
         }
-        None => {}
+        None => refuse_foreign(database).await?,
     }
     // Transactions can't be relied upon to make collections.
     try_join_all(COLLECTIONS.map(|name| create(database, name))).await?;
@@ -127,6 +127,16 @@ pub(crate) async fn prepare(database: &Database) -> Result<(), Error> {
     });
     try_join_all(making).await?;
     meta.update_one(filter, doc! { "$max": { "version": VERSION } }).upsert(true).await?;
+    Ok(())
+}
+
+/// Refuses a database that has somebody else's jobs, before anything is changed in it.
+async fn refuse_foreign(database: &Database) -> Result<(), Error> {
+    let theirs = doc! { "inserted": { "$exists": false } };
+    if database.collection::<Document>(JOBS).find_one(theirs).await?.is_some() {
+        let what = "the database has jobs that this program can't read: name another with MONGODB_DB";
+        return Err(Error::Refused(ErrorKind::Invalid, what.to_owned()));
+    }
     Ok(())
 }
 

@@ -103,7 +103,9 @@ impl Store for MongoStore {
     async fn insert(&self, mut batch: Insert) -> Result<Inserted, store::Error> {
         if batch.key.is_none() && batch.jobs.len() == 1 {
             if let Some((job, timer)) = batch.jobs.pop() {
-                self.0.singles.call(&self.0.mongo.tasks, Insertion { job, timer }, 1).await?;
+                let insertion = Insertion::new(self.mongo()?, &job, timer).await?;
+                let weight = insertion.weight();
+                self.0.singles.call(&self.0.mongo.tasks, insertion, weight).await?;
             }
             return Ok(Inserted::New);
         }

@@ -237,4 +237,22 @@ async fn nothing_acknowledged_is_lost_whatever_befalls_the_primary() {
         }
     }
     println!("{jobs} jobs, {refused} refusals");
+
+    // Without a majority nothing is acknowledged; with one again, the repetition is known for what it is.
+    let primary = set.primary(None).await;
+    let others = || (0..3).filter(|n| *n != primary);
+    others().for_each(|n| set.members[n].signal("-STOP"));
+    let keyed = || Insert { key: Some(key("without a majority")), ..insert([job(99_999_999)]) };
+    assert!(stores[0].insert(keyed()).await.unwrap_err().is_retryable());
+    others().for_each(|n| set.members[n].signal("-CONT"));
+    let answer = loop {
+        match stores[1].insert(keyed()).await {
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+            Ok(answer) => break answer,
+        }
+    };
+    let is_the_one =
+        answer == Inserted::New || matches!(&answer, Inserted::Known { ids, .. } if *ids == [id(99_999_999)]);
+    assert!(is_the_one, "{answer:?}");
+    assert!(stores[0].get(&[id(99_999_999)]).await.unwrap()[0].is_some());
 }

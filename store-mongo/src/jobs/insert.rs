@@ -30,10 +30,24 @@ const TRIES: u32 = 50;
 /// How long the second of two who use one key waits until a majority has the first's.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// An insertion of one job without a key.
+/// An insertion of one job without a key, encoded by its caller.
 pub(crate) struct Insertion {
-    pub(crate) job: Job,
-    pub(crate) timer: Timer,
+    id: JobId,
+    op: Op,
+    document: RawDocumentBuf,
+}
+
+impl Insertion {
+    pub(crate) async fn new(mongo: &Mongo, job: &Job, timer: Timer) -> Result<Self, Error> {
+        let op = mongo.ops.next();
+        let document = document(job, timer, mongo.now().await?, op, None)?;
+        Ok(Self { id: job.id, op, document })
+    }
+
+    /// How much of a group it takes.
+    pub(crate) fn weight(&self) -> usize {
+        1 + self.document.as_bytes().len() / 2_048
+    }
 }
 
 /// Carries out what several callers insert, each a job, in one command.
@@ -54,20 +68,14 @@ impl Work for Singles {
 impl Singles {
     async fn insert(&self, calls: &[Insertion]) -> Result<Vec<Result<(), Error>>, Error> {
         let mongo = &self.0;
-        let now = mongo.now().await?;
-        let ops: Vec<Op> = calls.iter().map(|_| mongo.ops.next()).collect();
-        let documents = calls
-            .iter()
-            .zip(&ops)
-            .map(|(call, op)| document(&call.job, call.timer, now, *op, None))
-            .collect::<Result<Vec<_>, _>>()?;
+        let documents: Vec<RawDocumentBuf> = calls.iter().map(|call| call.document.clone()).collect();
         let there = mongo.insert_many(schema::JOBS, &documents).await?;
         let mut answers: Vec<_> = calls.iter().map(|_| Ok(())).collect();
         for at in there {
-            if let (Some(call), Some(op), Some(answer)) = (calls.get(at), ops.get(at), answers.get_mut(at))
-                && !is_of(mongo, call.job.id, *op).await?
+            if let (Some(call), Some(answer)) = (calls.get(at), answers.get_mut(at))
+                && !is_of(mongo, call.id, call.op).await?
             {
-                *answer = Err(conflict(call.job.id));
+                *answer = Err(conflict(call.id));
             }
         }
         Ok(answers)
