@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cmdexec_core::store::ErrorKind;
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
@@ -172,10 +173,7 @@ fn refuse_failures(reply: &Document) -> Result<(), Error> {
         let what = format!("MongoDB: {} (code {code})", failed.get_str("errmsg").unwrap_or("a statement failed"));
         // Documents that grow too large are the one thing that is the caller's.
         let is_too_large = matches!(code, 10334 | 17280 | 17419 | 17420);
-        return Err(match is_too_large {
-            true => Error::Refused(cmdexec_core::store::ErrorKind::Invalid, what),
-            false => Error::unavailable(what),
-        });
+        return Err(if is_too_large { Error::Refused(ErrorKind::Invalid, what) } else { Error::unavailable(what) });
     }
     match reply.get_document("writeConcernError") {
         Ok(failed) => {

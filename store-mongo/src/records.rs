@@ -161,7 +161,7 @@ async fn replace(
 ) -> Result<bool, Error> {
     let collection = mongo.database.collection::<Document>(collection_of(kind));
     let filter = doc! { "_id": id(kind, &write.key), "version": signed(write.version), "$or": alive(now) };
-    let replaced = collection.replace_one(filter, &fields(write, value, op, now)).await?;
+    let replaced = collection.replace_one(filter, fields(write, value, op, now)).await?;
     Ok(replaced.matched_count > 0)
 }
 

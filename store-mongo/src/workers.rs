@@ -53,9 +53,10 @@ pub(crate) async fn register(mongo: &Mongo, worker: &WorkerId, info: &[u8]) -> R
         Err(error) if error.is_duplicate() => {
             let removed = doc! { "_id": worker.as_str(), "removed": true };
             let is_removed = bounded(async { Ok(sessions.find_one(removed).await?) }).await?.is_some();
-            return Err(match is_removed {
-                true => Error::Refused(ErrorKind::Conflict, "the worker was removed".to_owned()),
-                false => Error::unavailable("the worker registers twice at the same time"),
+            return Err(if is_removed {
+                Error::Refused(ErrorKind::Conflict, "the worker was removed".to_owned())
+            } else {
+                Error::unavailable("the worker registers twice at the same time")
             });
         }
         renewed => renewed.map(drop)?,

@@ -2,7 +2,7 @@
 //! fail in a way that can be repeated; nothing acknowledged is lost; no job is claimed twice under one version.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -123,7 +123,7 @@ async fn load(store: MongoStore, task: u32, stop: Arc<AtomicBool>, done: Arc<Ato
     let mut n = task * 1_000_000;
     while !stop.load(Ordering::Relaxed) {
         n += 1;
-        let with_key = n % 3 == 0;
+        let with_key = n.is_multiple_of(3);
         let batch = || match (with_key, n % 5) {
             (true, _) => Insert { key: Some(key(&format!("k{n}"))), ..insert([job(n)]) },
             (false, 0) => insert([job(n), job(n + 500_000)]),

@@ -126,9 +126,10 @@ fn url(value: &str) -> Result<String, String> {
         let after_scheme = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         after_scheme.is_some_and(|host| !host.is_empty())
     };
-    match value.split(',').map(str::trim).all(is_url) {
-        true => Ok(value.to_owned()),
-        false => Err("must be a URL such as http://127.0.0.1:3000, or several with commas between them".to_owned()),
+    if value.split(',').map(str::trim).all(is_url) {
+        Ok(value.to_owned())
+    } else {
+        Err("must be a URL such as http://127.0.0.1:3000, or several with commas between them".to_owned())
     }
 }
 

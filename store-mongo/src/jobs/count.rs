@@ -23,10 +23,13 @@ const FRESH: Duration = Duration::from_secs(10);
 /// More than so many jobs of a status are many.
 const MANY: u64 = 10_000;
 
+/// How many jobs are queued in each class.
+type ByClass = Arc<HashMap<String, u64>>;
+
 /// What was counted, and when by the uptime.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    queued: Mutex<Option<(Duration, Arc<HashMap<String, u64>>)>>,
+    queued: Mutex<Option<(Duration, ByClass)>>,
     statuses: Mutex<HashMap<Status, (Duration, u64)>>,
     /// One counts at a time.
     counting: tokio::sync::Mutex<()>,
@@ -34,7 +37,7 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// How many jobs are queued in each class, as of [`FRESH`] ago at the most.
-    pub(super) async fn queued(&self, mongo: &Mongo) -> Result<Arc<HashMap<String, u64>>, Error> {
+    pub(super) async fn queued(&self, mongo: &Mongo) -> Result<ByClass, Error> {
         let fresh = || {
             let known = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
             known.as_ref().filter(|(at, _)| is_fresh(*at)).map(|(_, counts)| Arc::clone(counts))

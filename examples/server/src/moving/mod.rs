@@ -130,10 +130,8 @@ async fn import(to: &dyn Store) -> anyhow::Result<(usize, usize)> {
             continue;
         }
         let line: Line = serde_json::from_str(&text).with_context(|| format!("line {number}"))?;
-        match line.write(to).await.with_context(|| format!("line {number}"))? {
-            true => added += 1,
-            false => known += 1,
-        }
+        let is_new = line.write(to).await.with_context(|| format!("line {number}"))?;
+        if is_new { added += 1 } else { known += 1 }
     }
     Ok((added, known))
 }
