@@ -25,6 +25,7 @@ mod process;
 mod push;
 mod rest;
 mod serve;
+mod shared;
 mod stats;
 mod submit;
 mod table;
@@ -179,6 +180,12 @@ enum Bench {
         #[arg(long, default_value_t = 8)]
         seconds: u64,
     },
+    /// Many coordinators over the MongoDB replica set that `CMDEXEC_BENCH_MONGO` names. Not one of `all`.
+    Shared {
+        /// How many jobs.
+        #[arg(long, default_value_t = 40_000)]
+        jobs: usize,
+    },
     /// The server process that the other benches start.
     #[command(hide = true)]
     Serve {
@@ -247,6 +254,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Containers { host, image, seconds } => {
             containers::bench(&dir, &containers::Settings { host, image, seconds }).await
         }
+        Bench::Shared { jobs } => shared::bench(&dir, jobs).await,
         Bench::Serve { database, output_cap } => serve::server(&database, output_cap).await,
         Bench::Work { url, slots } => serve::worker(&url, slots).await,
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
-use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
-    RecordWrite, Renewed, Store, WorkerRow, Written,
+    self, Append, Beat, Change, Chunk, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
+    RecordWrite, Renewed, Store, StoredKey, WorkerRow, Written,
 };
 use cmdexec_core::time::{Clock, Timestamp};
 use sqlx::sqlite::SqlitePool;
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::long::{Addition, Folder, Keeper};
 use crate::options::Options;
 use crate::read::job::Decoder;
-use crate::read::{job, list, output, queue, record, worker};
+use crate::read::{job, key, list, output, queue, record, worker};
 use crate::writer::{Changed, GROUP_WEIGHT, Group, Handle, NewJob, weight};
 
 /// Keeps jobs in a SQLite file.
@@ -85,6 +85,17 @@ impl Store for SqliteStore {
         let jobs = batch.jobs.iter().map(|(job, timer)| NewJob::new(job, *timer)).collect::<Result<Vec<_>, _>>()?;
         let weight = weight(jobs.iter().map(NewJob::len));
         Ok(self.writer.call(weight, move |group| group.insert(&jobs, batch.key.as_ref())).await?)
+    }
+
+    async fn list_keys(&self, after: Option<(&Owner, &str)>, limit: usize) -> Result<Vec<StoredKey>, store::Error> {
+        Ok(key::list(self.readers()?, after, limit, self.clock.now()).await?)
+    }
+
+    async fn put_keys(&self, keys: Vec<StoredKey>) -> Result<(), store::Error> {
+        let weight = weight(keys.iter().map(|stored| stored.ids.len() * 16));
+        let write =
+            move |group: &mut Group<'_>| keys.iter().try_for_each(|StoredKey { key, ids }| group.use_key(key, ids));
+        Ok(self.writer.call(weight, write).await?)
     }
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, store::Error> {
@@ -227,6 +238,10 @@ impl Store for SqliteStore {
         let purged = self.writer.call(limit.min(GROUP_WEIGHT), move |group| group.purge(keep, limit)).await?;
         self.keeper.remove(purged.files).await;
         Ok(purged.jobs)
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        None
     }
 
     async fn close(&self) {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Coordinator, Shared, dispatch, follow, heartbeat, hub, leases, output, sweep, tally};
+use super::{Coordinator, Shared, dispatch, follow, heartbeat, hub, leases, notices, output, peers, sweep, tally};
 use crate::Error;
 use crate::files::Files;
 use crate::id::JobIds;
@@ -170,13 +170,15 @@ impl Builder {
             return Err(BuildError::Options(problems));
         }
         let newest = self.store.list(&ListQuery { limit: 1, ..ListQuery::default() }).await?.jobs.pop();
-        let random = match self.seed {
+        let mut random = match self.seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => StdRng::try_from_rng(&mut SysRng).map_err(|error| {
                 let kind = crate::store::ErrorKind::Unavailable { retry_after: Duration::from_secs(1) };
                 crate::store::Error::with_source(kind, "the system gives no random numbers", error)
             })?,
         };
+        let notices = self.store.notices();
+        let peer = peers::name(&mut random);
         let (handle, mailbox) = dispatch::mailbox();
         let shared = Arc::new(Shared {
             started: self.clock.uptime(),
@@ -194,12 +196,17 @@ impl Builder {
             tally: tally::Tally::default(),
             dispatch: handle,
             wake_sweep: tokio::sync::Notify::new(),
+            is_shared: notices.is_some(),
+            peers: peers::Peers::new(peer),
             options: self.options,
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(dispatch::run(Arc::clone(&shared), self.scheduler, mailbox, stop.clone()));
         tasks.spawn(sweep::run(Arc::clone(&shared), stop.clone()));
+        if let Some(notices) = notices {
+            tasks.spawn(notices::run(Arc::clone(&shared), notices, stop.clone()));
+        }
         tasks.spawn({
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             async move {

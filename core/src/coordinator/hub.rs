@@ -64,6 +64,16 @@ impl Hub {
         let _ = self.all.send((job.owner.clone(), update));
     }
 
+    /// Whether anybody wants to know of this job.
+    pub(super) fn wants(&self, job: JobId) -> bool {
+        self.all.receiver_count() > 0 || lock(&self.topics).contains_key(&job)
+    }
+
+    /// Makes everybody who waits for news of a job look at the store.
+    pub(super) fn stir(&self) {
+        lock(&self.topics).values().for_each(|topic| topic.send_modify(|news| news.output += 1));
+    }
+
     /// A job has more output; committed.
     pub(super) fn output(&self, job: JobId) {
         if let Some(topic) = lock(&self.topics).get(&job) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::id::JobId;
+use crate::id::{JobId, WorkerId};
 use crate::job::{Job, hard_end};
 use crate::time::Timestamp;
 
@@ -35,6 +35,28 @@ impl Leases {
                 *seen = job;
             }
         }
+    }
+
+    /// Notes jobs as they are by somebody else's doing, those that are here; the answer is those whose lease is over, with
+    /// their worker.
+    pub(super) fn note(&self, jobs: impl IntoIterator<Item = Arc<Job>>) -> Vec<(WorkerId, JobId)> {
+        let mut leases = lock(&self.0);
+        let mut over = Vec::new();
+        for job in jobs {
+            let Some(seen) = leases.get_mut(&job.id).filter(|seen| seen.version < job.version) else { continue };
+            let before = seen.life.lease().cloned();
+            if let Some(before) = before
+                && job.life.lease().is_none_or(|now| now.token != before.token)
+            {
+                over.push((before.worker, job.id));
+            }
+            if job.life.lease().is_some() {
+                *seen = job;
+            } else {
+                leases.remove(&job.id);
+            }
+        }
+        over
     }
 
     /// Forgets leases that are past their hard end: they ended at another coordinator, or their end was not noted.

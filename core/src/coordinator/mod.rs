@@ -1,7 +1,8 @@
 //! Keeps jobs safe and hands them to workers.
 //!
 //! The way of a job: `submit` → store → `dispatch` → store → worker → `output`, `finish` → store → watchers
-//! (`hub`, `follow`). `sweep` finds what a lost wake-up or a dead process has left undone.
+//! (`hub`, `follow`). `sweep` finds what a lost wake-up or a dead process has left undone. Where others share the store,
+//! `notices` says what they write, and `peers` which of them are there to share the sweep.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +32,9 @@ mod heartbeat;
 mod hub;
 mod kept;
 mod leases;
+mod notices;
 mod output;
+mod peers;
 mod register;
 mod submit;
 mod sweep;
@@ -41,6 +44,7 @@ mod view;
 mod worker;
 
 pub use builder::{BuildError, Builder, Options};
+pub use files::RECORD_KINDS;
 
 /// Keeps jobs safe and hands them to workers.
 ///
@@ -75,6 +79,9 @@ struct Shared {
     dispatch: dispatch::Handle,
     /// Wakes the sweep before its time.
     wake_sweep: tokio::sync::Notify,
+    /// Whether other coordinators may write to the store.
+    is_shared: bool,
+    peers: peers::Peers,
     /// Where [`Clock::uptime`] stood when the coordinator started.
     started: Duration,
 }

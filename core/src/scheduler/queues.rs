@@ -62,17 +62,43 @@ impl Queues {
         self.move_head(&class, old_head);
     }
 
-    /// Takes the first job of a class.
-    pub(crate) fn take(&mut self, class: &Class) -> Option<Arc<Job>> {
+    /// Notes that the store has a job of a class at this place, of which nothing else is known here.
+    pub(crate) fn notice(&mut self, class: &Class, place: Place) {
+        match self.windows.get_mut(class) {
+            None => {
+                self.windows.insert(class.clone(), Window { more: true, ..Window::default() });
+            }
+            Some(window) if window.jobs.contains_key(&place) => {}
+            Some(window) if window.jobs.last_key_value().is_some_and(|(last, _)| place < *last) => self.forget(class),
+            Some(window) => window.more = true,
+        }
+    }
+
+    /// Takes the first jobs of a class, at most `count`. Of those in the window that have the first's priority, up to `skip`
+    /// are left where they are, as far as that leaves enough.
+    pub(crate) fn take(&mut self, class: &Class, count: usize, skip: usize) -> Vec<Arc<Job>> {
         let old_head = self.head(class);
-        let window = self.windows.get_mut(class)?;
-        let (_, job) = window.jobs.pop_first()?;
-        self.weight -= weight(&job);
+        let Some(window) = self.windows.get_mut(class) else { return Vec::new() };
+        let mut taken = Vec::with_capacity(count.min(window.jobs.len()));
+        if skip > 0
+            && let Some((&Place { priority, .. }, _)) = window.jobs.first_key_value()
+        {
+            let alike = || window.jobs.keys().take_while(|place| place.priority == priority);
+            let skip = skip.min(alike().count().saturating_sub(count));
+            let places: Vec<Place> = alike().skip(skip).take(count).copied().collect();
+            taken.extend(places.iter().filter_map(|place| window.jobs.remove(place)));
+        }
+        while taken.len() < count
+            && let Some((_, job)) = window.jobs.pop_first()
+        {
+            taken.push(job);
+        }
+        self.weight -= taken.iter().map(|job| weight(job)).sum::<usize>();
         if window.jobs.is_empty() && !window.more {
             self.windows.remove(class);
         }
         self.move_head(class, old_head);
-        Some(job)
+        taken
     }
 
     /// Says that the store holds jobs of a class that are not here, wherever they belong.
@@ -176,7 +202,7 @@ mod tests {
         queues.add(Arc::new(job(9, 0, &[])));
         queues.add(Arc::new(job(3, 0, &[])));
         assert_eq!(places(&queues), [3, 5]);
-        assert!(queues.take(&class).is_some() && queues.take(&class).is_some());
+        assert_eq!(queues.take(&class, 2, 0).len(), 2);
         assert_eq!(queues.hollow().count(), 1);
         queues.refill(&class, vec![job(9, 0, &[])], false);
         assert_eq!(places(&queues), [9]);
@@ -191,7 +217,7 @@ mod tests {
         }
         let (_, places) = queues.by_head().next().unwrap();
         assert_eq!(places.count(), Queues::WINDOW);
-        assert_eq!(queues.take(&job(0, 0, &[]).class).unwrap().id, job(0, 0, &[]).id);
+        assert_eq!(queues.take(&job(0, 0, &[]).class, 1, 0)[0].id, job(0, 0, &[]).id);
     }
 
     #[test]
@@ -218,6 +244,39 @@ mod tests {
         queues.retain(|class| *class == labelled.class);
         assert_eq!((places(&queues), queues.weight), (vec![], 0));
         assert!(queues.lacks(&plain.class, plain.place(), 1));
+    }
+
+    #[test]
+    fn what_others_queue_is_read_when_its_turn_comes() {
+        let mut queues = Queues::default();
+        let one = job(5, 0, &[]);
+        queues.notice(&one.class, one.place());
+        assert_eq!(queues.hollow().collect::<Vec<_>>(), [&one.class]);
+        queues.refill(&one.class, vec![one.clone()], false);
+        queues.notice(&one.class, one.place());
+        assert!(!queues.take(&one.class, 1, 0).is_empty() && queues.hollow().next().is_none(), "it was known");
+        queues.refill(&one.class, vec![one.clone()], false);
+        queues.notice(&one.class, job(7, 0, &[]).place());
+        assert_eq!((places(&queues), queues.take(&one.class, 9, 0).len()), (vec![5], 1));
+        assert_eq!(queues.hollow().count(), 1, "what comes behind is read then");
+        queues.refill(&one.class, vec![one.clone()], false);
+        queues.notice(&one.class, job(3, 0, &[]).place());
+        assert_eq!((places(&queues), queues.hollow().count()), (vec![], 1), "what comes before is read at once");
+    }
+
+    #[test]
+    fn jobs_may_be_taken_from_behind_the_head_but_not_of_a_lesser_priority() {
+        let mut queues = Queues::default();
+        let class = job(1, 0, &[]).class.clone();
+        (1..=6).for_each(|n| queues.add(Arc::new(job(n, 5, &[]))));
+        queues.add(Arc::new(job(9, 0, &[])));
+        let take = |queues: &mut Queues, count, skip| -> Vec<u8> {
+            queues.take(&class, count, skip).iter().map(|job| job.id.as_bytes()[15]).collect()
+        };
+        assert_eq!(take(&mut queues, 2, 3), [4, 5]);
+        assert_eq!(take(&mut queues, 2, 99), [3, 6], "as far as that leaves enough");
+        assert_eq!(take(&mut queues, 3, 1), [1, 2, 9], "and nothing is held back");
+        assert_eq!((queues.weight, take(&mut queues, 1, 1)), (0, vec![]));
     }
 
     #[test]

@@ -9,19 +9,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::executor::Stream;
-use crate::id::{JobId, WorkerId};
+use crate::id::{JobId, Owner, WorkerId};
 use crate::job::{Class, Job, Place, Status};
 use crate::time::Timestamp;
 
 mod error;
 mod memory;
+mod notice;
 mod rows;
 
 pub use error::{Error, ErrorKind};
 pub use memory::MemoryStore;
+pub use notice::{Notice, Notices};
 pub use rows::{
     Append, Beat, Change, Chunk, Extent, Insert, Inserted, Key, ListQuery, Listed, Page, Queue, Record, RecordWrite,
-    Renewed, WorkerRow, Written,
+    Renewed, StoredKey, WorkerRow, Written,
 };
 
 /// Where jobs are kept.
@@ -51,6 +53,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `Conflict`: a job with one of the ids exists.
     async fn insert(&self, batch: Insert) -> Result<Inserted, Error>;
+
+    /// Keys that are known, by owner and key, those after `after`, at most `limit`. For moving to another store.
+    async fn list_keys(&self, after: Option<(&Owner, &str)>, limit: usize) -> Result<Vec<StoredKey>, Error>;
+
+    /// Makes keys known as [`Store::list_keys`] gave them, whether or not their jobs are there. One that is known already is
+    /// replaced.
+    async fn put_keys(&self, keys: Vec<StoredKey>) -> Result<(), Error>;
 
     /// The jobs with these ids, in the order asked, `None` where there is none.
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, Error>;
@@ -160,6 +169,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes finished jobs that ended longer ago than `keep`, with their output, and idempotency keys and records
     /// whose time to live is over; at most `limit` of each, the longest over first. The answer is how many jobs were removed.
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error>;
+
+    /// What others that share this store write from now on, as it becomes known; `None` from a store that this process has
+    /// to itself.
+    ///
+    /// Notices may be late, repeated, of this process's own writes, or missing: nothing may depend on one. Whoever takes them
+    /// too slowly gets [`Notice::Missed`].
+    fn notices(&self) -> Option<Notices>;
 
     /// Completes what was acknowledged, and lets go of files and connections. Later calls may fail as `Unavailable`.
     async fn close(&self);

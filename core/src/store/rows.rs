@@ -34,6 +34,15 @@ pub struct Key {
     pub ttl: Duration,
 }
 
+/// A key as a store keeps it, for moving it to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The key; its time to live is what is left of it.
+    pub key: Key,
+    /// The jobs that were added with it, in their order. Some or all may be gone.
+    pub ids: Vec<JobId>,
+}
+
 /// What became of an insertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inserted {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
-use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    Append, Beat, Change, Chunk, Error, Extent, Insert, Inserted, ListQuery, Page, Queue, Record, RecordWrite, Renewed,
-    Store, WorkerRow, Written,
+    Append, Beat, Change, Chunk, Error, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record, RecordWrite,
+    Renewed, Store, StoredKey, WorkerRow, Written,
 };
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 
@@ -53,6 +53,14 @@ impl Store for Measured {
             metrics::counter!(SUBMITTED).increment(jobs);
         }
         Ok(inserted)
+    }
+
+    async fn list_keys(&self, after: Option<(&Owner, &str)>, limit: usize) -> Result<Vec<StoredKey>, Error> {
+        measure("list_keys", self.0.list_keys(after, limit)).await
+    }
+
+    async fn put_keys(&self, keys: Vec<StoredKey>) -> Result<(), Error> {
+        measure("put_keys", self.0.put_keys(keys)).await
     }
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, Error> {
@@ -160,6 +168,10 @@ impl Store for Measured {
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error> {
         measure("purge", self.0.purge(keep, limit)).await
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        self.0.notices()
     }
 
     async fn close(&self) {

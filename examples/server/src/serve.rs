@@ -10,18 +10,19 @@ use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::id::Owner;
 use cmdexec_core::limiter::{LocalLimiter, RateLimiter};
 use cmdexec_core::service::{Role, Services};
-use cmdexec_core::store::{MemoryStore, Store};
+use cmdexec_core::store::Store;
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
 use cmdexec_program::secrets::{self, Secrets};
 use cmdexec_program::signals;
-use cmdexec_store_sqlite::SqliteStore;
 use cmdexec_transport_http::Server;
 use tokio::net::TcpListener;
 
+use crate::database::Database;
 use crate::measured::Measured;
 use crate::metrics;
-use crate::settings::{Database, Options};
+use crate::settings::Options;
+use crate::storage::Storage;
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let signals = signals::listen().context("listening for signals")?;
@@ -36,7 +37,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         None => None,
     };
 
-    let store = open(&options.database).await?;
+    let store = options.database.open().await?;
     let keys = keys(&options)?;
     let store: Arc<dyn Store> = if metrics.is_some() { Arc::new(Measured::new(store)) } else { store };
     let files = options.storage.open().with_context(|| format!("STORAGE_URL {}", options.storage))?;
@@ -118,23 +119,14 @@ async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListene
     }
 }
 
-async fn open(database: &Database) -> anyhow::Result<Arc<dyn Store>> {
-    match database {
-        Database::Memory => Ok(Arc::new(MemoryStore::new())),
-        Database::Sqlite(path) => {
-            let store = SqliteStore::open(path).await;
-            Ok(Arc::new(store.with_context(|| format!("opening the database {}", path.display()))?))
-        }
-    }
-}
-
 /// The secrets that were given; those that were not are made once, and kept where the database is.
 fn keys(options: &Options) -> anyhow::Result<Keys> {
     let (user, worker) = match options.secrets.clone() {
         (Some(user), Some(worker)) => (user, worker),
         (user, worker) => {
             let kept = match &options.database {
-                Database::Memory => Secrets::generate()?,
+                // The settings refuse to do without them over a database that is shared.
+                Database::Memory | Database::Mongo(_) => Secrets::generate()?,
                 Database::Sqlite(path) => kept(path)?,
             };
             (user.unwrap_or(kept.user), worker.unwrap_or(kept.worker))
@@ -155,6 +147,9 @@ fn announce(options: &Options, address: SocketAddr, keys: &Keys) {
     if !address.ip().is_loopback() {
         tracing::warn!("tokens and jobs travel in clear: put a proxy with TLS in front, or listen on 127.0.0.1");
     }
+    if matches!((&options.database, &options.storage), (Database::Mongo(_), Storage::Folder(_))) {
+        tracing::warn!(files = %options.storage, "files are in a folder: other servers over this database must share it");
+    }
     if options.dev {
         try_it(options, address, keys);
     }
@@ -167,7 +162,7 @@ fn try_it(options: &Options, address: SocketAddr, keys: &Keys) {
     let worker = WorkerClaims { expires, ..WorkerClaims::new(None, now) };
     let kept = match &options.database {
         Database::Memory => "nothing is kept when it ends",
-        Database::Sqlite(_) => "what is in the database is kept",
+        Database::Sqlite(_) | Database::Mongo(_) => "what is in the database is kept",
     };
     println!(
         "

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cmdexec_core::coordinator;
@@ -12,6 +11,7 @@ use cmdexec_program::settings::Settings;
 use cmdexec_program::settings::parse::{Span, any, list, number, own, text};
 use cmdexec_transport_http::server::{self, Network};
 
+use crate::database::Database;
 use crate::storage::Storage;
 
 /// What the server was told.
@@ -35,24 +35,6 @@ pub(crate) struct Options {
     pub(crate) log_level: logs::Level,
 }
 
-/// Where jobs are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Database {
-    /// In a SQLite file.
-    Sqlite(PathBuf),
-    /// Nowhere: they are gone when the server ends.
-    Memory,
-}
-
-impl fmt::Display for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Self::Memory => f.write_str("memory:"),
-        }
-    }
-}
-
 const DAY_MS: u64 = 86_400_000;
 
 pub(crate) fn declare(settings: &mut Settings) -> Options {
@@ -62,7 +44,9 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     let port = s.setting("PORT", "Port to listen on; 0 takes a free one").or(3000, number(0..=65_535));
     let bind = s.setting("BIND", "Address to listen on").or(IpAddr::V4(Ipv4Addr::LOCALHOST), any("an IP address"));
     let kept = if dev { Database::Memory } else { Database::Sqlite("data/cmdexec.db".into()) };
-    let database = s.setting("DATABASE_URL", "Where jobs are kept: sqlite://FILE or memory:").or(kept, database);
+    let database = s.setting("DATABASE_URL", "Where jobs are kept: sqlite://FILE, mongodb://HOSTS or memory:");
+    let database = database.older("MONGODB_URI").or(kept, Database::parse);
+    let database = mongo(s, database);
     let beside = Storage::beside(&database);
     let storage = s.setting("STORAGE_URL", "Where files are kept: a folder, or s3://BUCKET/PREFIX, az://…, gs://…");
     let storage = storage.or(beside, own);
@@ -70,6 +54,9 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
         s.setting("JWT_SECRET", "Signs users' tokens").secret().by_default(KEPT).optional(secret),
         s.setting("WORKER_TOKEN_SECRET", "Signs workers' tokens").secret().by_default(KEPT).optional(secret),
     );
+    if matches!(database, Database::Mongo(_)) && (secrets.0.is_none() || secrets.1.is_none()) {
+        s.problem("JWT_SECRET", "must be set, and WORKER_TOKEN_SECRET too: servers over one database share them");
+    }
     if secrets.0.is_some() && secrets.0 == secrets.1 {
         s.problem("WORKER_TOKEN_SECRET", "must differ from JWT_SECRET");
     }
@@ -92,7 +79,6 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
     let log_level = s.setting("LOG_LEVEL", "error, warn, info, debug, trace, or directives for single modules");
     let log_level = log_level.or(logs::Level::default(), own);
 
-    s.not_yet("MongoDB", &["MONGODB_URI", "MONGODB_POOL_SIZE", "MONGODB_DB"]);
     s.not_yet("Redis", &["REDIS_URL"]);
     s.not_yet("OIDC", &["OIDC_PROVIDER_URL", "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"]);
     s.not_yet("TLS (put a proxy in front)", &["TLS_CERT", "TLS_KEY"]);
@@ -115,6 +101,22 @@ pub(crate) fn declare(settings: &mut Settings) -> Options {
         shutdown_timeout,
         log_format,
         log_level,
+    }
+}
+
+/// What else there is to say of a MongoDB database.
+fn mongo(s: &mut Settings, database: Database) -> Database {
+    let name = s.setting("MONGODB_DB", "The MongoDB database").by_default("the one in the URL, or cmdexec");
+    let name = name.optional(text);
+    let pool_size = s.setting("MONGODB_POOL_SIZE", "How many connections to each MongoDB server there may be");
+    let pool_size = pool_size.by_default("10, or what the URL says").optional(number(1..=10_000));
+    match database {
+        Database::Mongo(mongo) => Database::Mongo(mongo.with(name, pool_size)),
+        other if name.is_none() && pool_size.is_none() => other,
+        other => {
+            s.problem("MONGODB_DB", "means nothing, as does MONGODB_POOL_SIZE, without MONGODB_URI");
+            other
+        }
     }
 }
 
@@ -179,21 +181,6 @@ fn secret(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
-fn database(value: &str) -> Result<Database, String> {
-    if value == "memory:" {
-        return Ok(Database::Memory);
-    }
-    if value.starts_with("mongodb") {
-        return Err("must be sqlite://FILE: MongoDB is not built yet".to_owned());
-    }
-    let path = value.strip_prefix("sqlite://").or_else(|| value.strip_prefix("sqlite:")).unwrap_or_default();
-    match path.split_once('?') {
-        Some(_) => Err("must not have parameters after the file".to_owned()),
-        None if path.is_empty() || path == ":memory:" => Err("must be sqlite://FILE or memory:".to_owned()),
-        None => Ok(Database::Sqlite(path.into())),
-    }
-}
-
 #[derive(Debug)]
 struct Metrics(Option<SocketAddr>);
 
@@ -246,13 +233,5 @@ mod tests {
         assert_eq!((options.database, options.metrics, options.storage), (Database::Memory, None, Storage::Memory));
         assert_eq!((options.http.max_jobs, options.http.max_requests), (0, 7));
         assert_eq!(given(&["--dev", "--database-url", "sqlite:x.db"]).database, Database::Sqlite("x.db".into()));
-    }
-
-    #[test]
-    fn databases() {
-        assert_eq!(database("sqlite:///var/lib/x.db"), Ok(Database::Sqlite("/var/lib/x.db".into())));
-        for wrong in ["", "sqlite://", "mongodb://here", "x.db", "sqlite::memory:", "sqlite://x?mode=ro"] {
-            assert!(database(wrong).is_err(), "{wrong}");
-        }
     }
 }

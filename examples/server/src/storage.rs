@@ -10,7 +10,7 @@ use cmdexec_core::files::Files;
 use object_store::prefix::PrefixStore;
 use url::Url;
 
-use crate::settings::Database;
+use crate::database::Database;
 
 /// Where files are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ impl Storage {
         match database {
             Database::Memory => Self::Memory,
             Database::Sqlite(path) => Self::Folder(path.with_file_name("files")),
+            // Of one server; several are told where in a bucket or a folder that they share.
+            Database::Mongo(_) => Self::Folder("data/files".into()),
         }
     }
 

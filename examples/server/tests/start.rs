@@ -17,7 +17,7 @@ fn every_wrong_setting_is_said_at_once_and_no_secret() {
         &[
             ("JWT_SECRET", same),
             ("WORKER_TOKEN_SECRET", same),
-            ("DATABASE_URL", "mongodb://here"),
+            ("DATABASE_URL", "mongo://here"),
             ("REDIS_URL", "redis://here"),
             ("ADMIN_PASSWORD", "hunter22"),
             ("ALLOW_SIGNUP", "true"),

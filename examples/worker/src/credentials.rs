@@ -88,19 +88,21 @@ fn connect(
             (token, now.after(USED_FOR))
         }
     };
+    let urls: Vec<&str> = url.split(',').map(str::trim).collect();
     // `ws` becomes `http`, `wss` becomes `https`.
-    let plain = url.strip_prefix("ws").map_or_else(|| url.to_owned(), |rest| format!("http{rest}"));
+    let plain = |url: &&str| url.strip_prefix("ws").map_or_else(|| (*url).to_owned(), |rest| format!("http{rest}"));
+    let plain = urls.iter().map(plain).collect::<Vec<_>>().join(",");
     let http = http::Client::builder(plain).worker_token(&token).build()?;
-    let service: Arc<dyn WorkerService> = match transport {
-        Transport::Http => Arc::new(http.clone()),
-        Transport::Ws => {
+    let mut service: Arc<dyn WorkerService> = Arc::new(http.clone());
+    if transport == Transport::Ws {
+        // Behind each server's socket stands the next one's, and behind all of them HTTP, which is there at once.
+        for url in urls.into_iter().rev() {
             let mut options = ws::client::Options::default();
-            // HTTP is there at once.
             options.retry_for = Duration::ZERO;
-            let socket = ws::Client::builder(url).worker_token(token).options(options).build()?;
-            Arc::new(ws::client::Fallback::new(socket, Arc::new(http.clone())))
+            let socket = ws::Client::builder(url).worker_token(&token).options(options).build()?;
+            service = Arc::new(ws::client::Fallback::new(socket, service));
         }
-    };
+    }
     Ok((Current { http, service }, until))
 }
 

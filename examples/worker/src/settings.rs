@@ -57,8 +57,12 @@ impl std::fmt::Debug for Credentials {
 
 pub(crate) fn declare(settings: &mut Settings) -> Options {
     let s = settings;
-    let server =
-        s.setting("SERVER_URL", "The server, such as ws://127.0.0.1:3000 or http://127.0.0.1:3000").required(url);
+    let server = s
+        .setting(
+            "SERVER_URL",
+            "The server, such as ws://127.0.0.1:3000 or http://127.0.0.1:3000; of several over one database, with commas, any",
+        )
+        .required(url);
     let transport =
         s.setting("TRANSPORT", "ws: jobs are pushed; http: they are asked for; auto: as SERVER_URL's scheme says");
     let is_socket = server.as_ref().is_some_and(|url| url.starts_with("ws"));
@@ -150,10 +154,15 @@ fn transport_named(value: &str) -> Result<Option<Transport>, String> {
 }
 
 fn url(value: &str) -> Result<String, String> {
-    let after_scheme = ["http://", "https://", "ws://", "wss://"].iter().find_map(|scheme| value.strip_prefix(scheme));
-    match after_scheme {
-        Some(host) if !host.is_empty() => Ok(value.to_owned()),
-        _ => Err("must be a URL such as http://127.0.0.1:3000".to_owned()),
+    let is_url = |url: &str| {
+        let after_scheme =
+            ["http://", "https://", "ws://", "wss://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        after_scheme.is_some_and(|host| !host.is_empty())
+    };
+    if value.split(',').map(str::trim).all(is_url) {
+        Ok(value.to_owned())
+    } else {
+        Err("must be a URL such as http://127.0.0.1:3000, or several with commas between them".to_owned())
     }
 }
 

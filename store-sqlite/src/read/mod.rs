@@ -2,6 +2,7 @@
 
 pub(crate) mod column;
 pub(crate) mod job;
+pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod output;
 pub(crate) mod queue;

@@ -147,7 +147,7 @@ impl Group<'_> {
         }
         self.insert_jobs(jobs)?;
         if let Some(key) = key {
-            self.use_key(key, jobs)?;
+            self.use_key(key, &jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
         }
         Ok(Inserted::New)
     }
@@ -162,9 +162,10 @@ impl Group<'_> {
         Ok(Some(Inserted::Known { ids, fingerprint }))
     }
 
-    fn use_key(&mut self, key: &Key, jobs: &[NewJob]) -> Result<(), Error> {
+    /// Notes for which jobs a key was used.
+    pub(crate) fn use_key(&mut self, key: &Key, ids: &[JobId]) -> Result<(), Error> {
         const USE: &str = "INSERT OR REPLACE INTO keys (owner, key, fingerprint, ids, expires) VALUES (?, ?, ?, ?, ?)";
-        let ids: Vec<u8> = jobs.iter().flat_map(|job| *job.id.as_bytes()).collect();
+        let ids: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
         let expires = self.now.after(key.ttl).as_millis();
         self.statement(USE)?.execute(params![
             key.owner.as_str(),

@@ -22,11 +22,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cmdexec_core::executor::Stream;
-use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::{Class, Job, Place, Status};
 use cmdexec_core::store::{
-    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
-    RecordWrite, Renewed, Store, WorkerRow, Written,
+    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
+    RecordWrite, Renewed, Store, StoredKey, WorkerRow, Written,
 };
 use cmdexec_core::time::Timestamp;
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ use tokio::sync::watch;
 #[expect(missing_docs, reason = "each is the method of its name")]
 pub enum Call {
     Insert,
+    ListKeys,
+    PutKeys,
     Get,
     List,
     Classes,
@@ -193,6 +195,14 @@ impl Store for FaultyStore {
         self.with_fault(Call::Insert, self.inner.insert(batch)).await
     }
 
+    async fn list_keys(&self, after: Option<(&Owner, &str)>, limit: usize) -> Result<Vec<StoredKey>, Error> {
+        self.with_fault(Call::ListKeys, self.inner.list_keys(after, limit)).await
+    }
+
+    async fn put_keys(&self, keys: Vec<StoredKey>) -> Result<(), Error> {
+        self.with_fault(Call::PutKeys, self.inner.put_keys(keys)).await
+    }
+
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, Error> {
         self.with_fault(Call::Get, self.inner.get(ids)).await
     }
@@ -291,6 +301,10 @@ impl Store for FaultyStore {
 
     async fn purge(&self, keep: Duration, limit: usize) -> Result<usize, Error> {
         self.with_fault(Call::Purge, self.inner.purge(keep, limit)).await
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        self.inner.notices()
     }
 
     async fn close(&self) {

@@ -1,6 +1,7 @@
 //! Calls: one try or several, bounded in time and size.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,10 @@ use super::{BuildError, Options};
 /// The way to the server.
 pub(super) struct Http {
     client: reqwest::Client,
-    base: String,
+    /// Servers over one store: any of them will do.
+    bases: Vec<String>,
+    /// Which of them is called.
+    current: AtomicUsize,
     user: Option<HeaderValue>,
     worker: Option<HeaderValue>,
     pub(super) options: Options,
@@ -125,14 +129,7 @@ impl Http {
         worker: Option<&str>,
         options: Options,
     ) -> Result<Self, BuildError> {
-        let wrong = |why: String| BuildError::Url { url: url.to_owned(), why };
-        let parsed: Url = url.parse().map_err(|error| wrong(format!("{error}")))?;
-        if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(wrong("expected http:// or https://".to_owned()));
-        }
-        if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
-            return Err(wrong("expected no user, password or query".to_owned()));
-        }
+        let bases = url.split(',').map(|url| base(url.trim())).collect::<Result<Vec<_>, _>>()?;
         let secret = |name: &'static str, prefix: &str, token: Option<&str>| {
             let Some(token) = token else { return Ok(None) };
             let mut value =
@@ -153,7 +150,8 @@ impl Http {
             .map_err(|error| BuildError::Tls(reasons(&error)))?;
         Ok(Self {
             client,
-            base: parsed.as_str().trim_end_matches('/').to_owned(),
+            bases,
+            current: AtomicUsize::new(0),
             user: secret("user", "Bearer ", user)?,
             worker: secret("worker", "", worker)?,
             options,
@@ -162,8 +160,24 @@ impl Http {
         })
     }
 
+    /// The server that is called now.
     pub(super) fn base(&self) -> &str {
-        &self.base
+        self.base_at(self.current())
+    }
+
+    fn base_at(&self, which: usize) -> &str {
+        self.bases.get(which).map_or("", String::as_str)
+    }
+
+    fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// This one can't be reached: the next is called, unless another call has found that out before.
+    fn leave(&self, which: usize) {
+        let next = (which + 1) % self.bases.len().max(1);
+        // Somebody else has moved on already.
+        let _ = self.current.compare_exchange(which, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -187,7 +201,7 @@ impl Http {
             Read::Open(_) => return Err(Error::Internal),
         };
         let answer = serde_json::from_slice(&body).map_err(|error| {
-            self.note(format!("{}{} answered what was not expected: {error}", self.base, call.path));
+            self.note(format!("{}{} answered what was not expected: {error}", self.base(), call.path));
             Error::Internal
         })?;
         Ok((status, answer))
@@ -210,6 +224,7 @@ impl Http {
     async fn repeated(&self, call: &Call, reading: Reading) -> Result<(StatusCode, Read), Error> {
         let mut retry = self.retry(self.options.retry_for);
         loop {
+            let which = self.current();
             let timeout = call.timeout.unwrap_or(self.options.call_timeout);
             let tried = tokio::time::timeout(timeout, self.tried(call, reading)).await;
             let failed = match tried {
@@ -231,6 +246,9 @@ impl Http {
                 Failed::Unsent(why) => (self.unreachable(call, &why), true, None),
                 Failed::Broken(why) => (self.unreachable(call, &why), call.repeatable, None),
             };
+            if matches!(error, Error::Unavailable { .. }) {
+                self.leave(which);
+            }
             match retry.pause(at_least) {
                 Some(pause) if again => tokio::time::sleep(pause).await,
                 _ => return Err(error),
@@ -255,7 +273,7 @@ impl Http {
     }
 
     fn request(&self, call: &Call) -> RequestBuilder {
-        let request = self.client.request(call.method.clone(), format!("{}{}", self.base, call.path));
+        let request = self.client.request(call.method.clone(), format!("{}{}", self.base(), call.path));
         let request = request.headers(call.headers.clone());
         let (name, token) = match call.who {
             As::User => (AUTHORIZATION, &self.user),
@@ -280,7 +298,7 @@ impl Http {
         let retry_after = seconds.map(Duration::from_secs);
         let body = self.whole(response).await.map_err(Failed::Broken)?;
         let error = refusal::error(status, retry_after, &body).unwrap_or_else(|| {
-            self.note(format!("{}{} answered {status}: is that a Command Executor server?", self.base, call.route()));
+            self.note(format!("{}{} answered {status}: is that a Command Executor server?", self.base(), call.route()));
             refusal::by_status(status, retry_after)
         });
         Err(Failed::Refused(error))
@@ -307,6 +325,7 @@ impl Http {
 
     /// Makes a call once with a body that is not in memory. It may take any time, as long as it goes on.
     pub(super) async fn send<T: DeserializeOwned>(&self, call: &Call, bytes: ByteStream) -> Result<T, Error> {
+        let which = self.current();
         let (sending, body) = Sending::begin(bytes);
         let kind = HeaderValue::from_static("application/zip");
         let request = self.request(call).header(CONTENT_TYPE, kind).body(reqwest::Body::wrap_stream(body));
@@ -325,17 +344,20 @@ impl Http {
         }
         match tried {
             Ok((_, Read::Whole(body))) => serde_json::from_slice(&body).map_err(|error| {
-                self.note(format!("{}{} answered what was not expected: {error}", self.base, call.route()));
+                self.note(format!("{}{} answered what was not expected: {error}", self.base(), call.route()));
                 Error::Internal
             }),
             Ok((_, Read::Open(_))) => Err(Error::Internal),
             Err(Failed::Refused(error)) => Err(error),
-            Err(Failed::Unsent(why) | Failed::Broken(why)) => Err(self.unreachable(call, &why)),
+            Err(Failed::Unsent(why) | Failed::Broken(why)) => {
+                self.leave(which);
+                Err(self.unreachable(call, &why))
+            }
         }
     }
 
     fn unreachable(&self, call: &Call, why: &str) -> Error {
-        self.note(format!("{}{} could not be reached: {why}", self.base, call.route()));
+        self.note(format!("{}{} could not be reached: {why}", self.base(), call.route()));
         Error::Unavailable { retry_after: refusal::LATER }
     }
 
@@ -369,8 +391,21 @@ enum Read {
 
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Http").field("base", &self.base()).finish_non_exhaustive()
     }
+}
+
+/// What stands before every route of the server at a URL.
+fn base(url: &str) -> Result<String, BuildError> {
+    let wrong = |why: String| BuildError::Url { url: url.to_owned(), why };
+    let parsed: Url = url.parse().map_err(|error| wrong(format!("{error}")))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(wrong("expected http:// or https://".to_owned()));
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
+        return Err(wrong("expected no user, password or query".to_owned()));
+    }
+    Ok(parsed.as_str().trim_end_matches('/').to_owned())
 }
 
 /// What is behind an error, without the outer layers that only say that something went wrong.

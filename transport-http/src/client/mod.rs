@@ -60,11 +60,13 @@ pub enum BuildError {
 
 impl Client {
     /// Begins a client of the server at `url`, such as `http://127.0.0.1:3000`; a path in it is put before every route.
+    ///
+    /// Several, with commas between them, are servers over one store: one is called until it can't be reached, then the next.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder { url: url.into(), user_token: None, worker_token: None, options: Options::default() }
     }
 
-    /// The server's URL.
+    /// The URL of the server that is called now.
     pub fn url(&self) -> &str {
         self.http.base()
     }

@@ -25,7 +25,7 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// `other` must lead to the coordinator that the socket does, as the same worker. The socket's options should have a
+    /// `other` must lead to the coordinator that the socket does, or to one that shares its store, as the same worker. The socket's options should have a
     /// [`retry_for`](super::Options::retry_for) of 0: the other way is there at once.
     pub fn new(socket: Client, other: Arc<dyn WorkerService>) -> Self {
         Self { socket, other }
@@ -92,9 +92,10 @@ impl WorkerService for Fallback {
         }
     }
 
-    /// Over the socket, whenever there is one.
+    /// Over the socket, whenever there is one, and whatever the other way has to say.
     async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
-        self.socket.stops(worker).await
+        let other = self.other.stops(worker).await?;
+        Ok(Box::pin(futures_util::stream::select(self.socket.stops(worker).await?, other)))
     }
 
     async fn append_output(

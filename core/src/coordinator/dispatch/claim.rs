@@ -25,8 +25,8 @@ pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement
     let mut claims = Vec::new();
     let mut changes = Vec::new();
     for placement in placements {
-        for _ in 0..placement.jobs {
-            let Some(job) = dispatcher.queues.take(&placement.class) else { break };
+        let skip = dispatcher.spread.skip(placement.jobs, &mut *shared.random());
+        for job in dispatcher.queues.take(&placement.class, placement.jobs, skip) {
             let token = LeaseToken::random(&mut *shared.random());
             let event = Event::Claim { worker: placement.worker.clone(), token, lease: shared.options.lease };
             // A window holds only queued jobs.
@@ -50,6 +50,7 @@ pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement
         }
     };
     let mut won = Vec::with_capacity(claims.len());
+    let claimed = claims.len();
     for (claim, written) in claims.into_iter().zip(written) {
         // Otherwise somebody else was faster: claimed or cancelled it.
         if written == Written::Yes {
@@ -58,6 +59,7 @@ pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement
             won.push((claim.worker, claim.token, Arc::new(job)));
         }
     }
+    dispatcher.spread.note(claimed, claimed - won.len());
     shared.leases.put(won.iter().map(|(_, _, job)| Arc::clone(job)));
     for (_, _, job) in &won {
         shared.hub.publish(job);

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::Error;
 use crate::id::{JobId, WorkerId};
-use crate::job::{Class, Job};
+use crate::job::{Class, Job, Place};
 use crate::scheduler::{Obstacle, Offer, Scheduler};
 use crate::service::LeasedJob;
 
 mod claim;
+mod spread;
 mod state;
 mod waiters;
 
@@ -28,6 +29,8 @@ use state::Dispatcher;
 enum Message {
     /// Jobs are queued; committed.
     Ready(Vec<Arc<Job>>),
+    /// Others have queued jobs: where.
+    Noticed(Vec<(Class, Place)>),
     /// A worker has come, with whether it takes jobs, and the jobs that it holds by the store.
     Worker { id: WorkerId, offer: Offer, takes_jobs: bool, held: Vec<(JobId, Class)> },
     /// Jobs are no longer held by a worker.
@@ -119,6 +122,13 @@ impl Handle {
             // The dispatcher was woken to run next on this very thread: a worker that waits for the job comes before
             // the answer to whoever submitted it.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Others have queued jobs: where.
+    pub(super) async fn noticed(&self, places: Vec<(Class, Place)>) {
+        if !places.is_empty() {
+            self.send(Message::Noticed(places)).await;
         }
     }
 

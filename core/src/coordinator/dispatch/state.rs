@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::spread::Spread;
 use super::waiters::{Ask, Waiters};
 use super::{Message, claim};
 use crate::Error;
@@ -38,6 +39,8 @@ pub(super) struct Dispatcher {
     answers_due: bool,
     /// When the store is to be tried again that failed in this round, if it did.
     failed: Option<Duration>,
+    /// How far claims are spread over the head of a queue.
+    pub(super) spread: Spread,
 }
 
 impl Dispatcher {
@@ -53,12 +56,14 @@ impl Dispatcher {
             claimed_at: HashMap::new(),
             answers_due: false,
             failed: None,
+            spread: Spread::default(),
         }
     }
 
     pub(super) async fn take(&mut self, message: Message) {
         match message {
             Message::Ready(jobs) => jobs.into_iter().for_each(|job| self.queues.add(job)),
+            Message::Noticed(places) => places.iter().for_each(|(class, place)| self.queues.notice(class, *place)),
             Message::Worker { id, offer, takes_jobs, held } => {
                 let is_new = !self.workers.knows(&id);
                 // What a known worker holds is known better here than by a read that is older than this message.
@@ -118,6 +123,10 @@ impl Dispatcher {
         loop {
             while self.round().await {}
             if !self.answers_due {
+                return;
+            }
+            if !self.waiters.want_now() {
+                self.answers_due = false;
                 return;
             }
             // "Nothing" is answered only after a look at the store itself: another coordinator may have queued jobs.

@@ -77,6 +77,11 @@ impl Waiters {
         ask
     }
 
+    /// Whether anybody wants an answer now.
+    pub(super) fn want_now(&self) -> bool {
+        self.by_worker.values().flatten().any(|ask| ask.at_once)
+    }
+
     /// Takes every ask that wants its answer now.
     pub(super) fn at_once(&mut self) -> Vec<Ask> {
         let tickets: Vec<_> =

@@ -44,6 +44,9 @@ const BLOB: &str = "blob";
 /// An object is being put.
 const UPLOAD: &str = "upload";
 
+/// Every kind of record that outlives a coordinator.
+pub const RECORD_KINDS: [&str; 4] = [FILE, REFERENCE, BLOB, UPLOAD];
+
 /// How many records are read at once.
 const PAGE: usize = 500;
 

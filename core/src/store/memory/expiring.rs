@@ -29,6 +29,16 @@ impl<K: Ord + Clone, V> Expiring<K, V> {
         range.filter(move |(_, (_, end))| is_alive(*end, now)).map(|(key, (value, _))| (key, value))
     }
 
+    /// As [`Expiring::range`], with when each is over.
+    pub(super) fn range_with_ends(
+        &self,
+        from: std::ops::Bound<K>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&K, &V, Option<Timestamp>)> {
+        let range = self.entries.range((from, std::ops::Bound::Unbounded));
+        range.filter(move |(_, (_, end))| is_alive(*end, now)).map(|(key, (value, end))| (key, value, *end))
+    }
+
     pub(super) fn put(&mut self, key: K, value: V, end: Option<Timestamp>) {
         self.remove(&key);
         if let Some(end) = end {

@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Page, Queue, Record,
-    RecordWrite, Renewed, Store, WorkerRow, Written,
+    Append, Beat, Change, Chunk, Error, ErrorKind, Extent, Insert, Inserted, ListQuery, Notices, Page, Queue, Record,
+    RecordWrite, Renewed, Store, StoredKey, WorkerRow, Written,
 };
 use crate::executor::Stream;
-use crate::id::{JobId, WorkerId};
+use crate::id::{JobId, Owner, WorkerId};
 use crate::job::{Class, Job, Place, Status};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -117,6 +117,17 @@ impl Store for MemoryStore {
             tables.keys.put(key, ids, now);
         }
         Ok(Inserted::New)
+    }
+
+    async fn list_keys(&self, after: Option<(&Owner, &str)>, limit: usize) -> Result<Vec<StoredKey>, Error> {
+        Ok(self.tables()?.keys.list(after, limit, self.clock.now()))
+    }
+
+    async fn put_keys(&self, keys: Vec<StoredKey>) -> Result<(), Error> {
+        let mut tables = self.tables()?;
+        let now = self.clock.now();
+        keys.into_iter().for_each(|StoredKey { key, ids }| tables.keys.put(key, ids, now));
+        Ok(())
     }
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, Error> {
@@ -254,6 +265,10 @@ impl Store for MemoryStore {
         tables.keys.purge(now, limit);
         tables.records.purge(now, limit);
         Ok(gone.len())
+    }
+
+    fn notices(&self) -> Option<Notices> {
+        None
     }
 
     async fn close(&self) {

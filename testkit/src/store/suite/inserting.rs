@@ -1,7 +1,7 @@
 //! Insertions, and the keys that make repeated ones known.
 
 use cmdexec_core::job::{JobSpec, Timer};
-use cmdexec_core::store::{ErrorKind, Insert, Inserted, Key};
+use cmdexec_core::store::{ErrorKind, Insert, Inserted, Key, StoredKey};
 
 use super::kind;
 use crate::store::Bench;
@@ -135,4 +135,27 @@ pub async fn unknown_ids_are_none(b: Bench) {
     assert_eq!(b.store.get(&[]).await.unwrap(), []);
     // Output of a job that isn't there is nowhere.
     b.store.append_output(vec![append(9, 1, [chunk(0, "a")])]).await.unwrap();
+}
+
+pub async fn keys_are_listed_and_put_elsewhere(b: Bench) {
+    for (n, name) in (0..).zip(["b", "a", "a\0"]) {
+        b.store.insert(Insert { key: Some(key(name)), ..insert([job(n), job(n + 10)]) }).await.unwrap();
+    }
+    b.clock.advance(secs(10));
+    let all = b.store.list_keys(None, 9).await.unwrap();
+    let stored = |name: &str, n| StoredKey { key: Key { ttl: secs(50), ..key(name) }, ids: vec![id(n), id(n + 10)] };
+    assert_eq!(all, [stored("a", 1), stored("a\0", 2), stored("b", 0)]);
+    let first = &all[0].key;
+    assert_eq!(b.store.list_keys(Some((&first.owner, &first.key)), 1).await.unwrap(), all[1..2]);
+    // Without their jobs, and over one that is there.
+    let moved = StoredKey { ids: vec![id(77)], ..stored("new", 0) };
+    let over = StoredKey { ids: vec![id(78)], ..stored("b", 0) };
+    b.store.put_keys(vec![moved, over]).await.unwrap();
+    for (name, n) in [("new", 77), ("b", 78)] {
+        let repeated = Insert { key: Some(key(name)), ..insert([job(50)]) };
+        let known = Inserted::Known { ids: vec![id(n)], fingerprint: [7; 32] };
+        assert_eq!(b.store.insert(repeated).await.unwrap(), known);
+    }
+    b.clock.advance(secs(50));
+    assert_eq!(b.store.list_keys(None, 9).await.unwrap(), []);
 }

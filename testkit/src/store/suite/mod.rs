@@ -56,6 +56,7 @@ macro_rules! store_tests {
                 a_key_outlives_its_jobs,
                 a_failed_insertion_uses_no_key,
                 one_of_many_concurrent_insertions_with_a_key_adds,
+                keys_are_listed_and_put_elsewhere,
                 unknown_ids_are_none;
             queues:
                 ready_jobs_come_by_priority_then_age,
