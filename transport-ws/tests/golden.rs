@@ -165,7 +165,7 @@ async fn what_the_client_says() {
     let worker: WorkerId = "w1".parse().unwrap();
     let registration = Registration {
         worker: Some(worker.clone()),
-        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::Memory].into() }]),
+        executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::Memory].into(), gpus: 0 }]),
         slots: Some(2),
         labels: ["gpu".to_owned()].into(),
         version: Some("1".to_owned()),
