@@ -26,7 +26,7 @@ pub(crate) fn declare(s: &mut Settings, work_dir: &Path, allow_network: bool) ->
     let enabled = s.setting("ENABLE_DOCKER", "Run jobs in containers").by_default("if a daemon answers");
     let is_enabled = enabled.optional(boolean);
     let mut options = Options::new(work_dir.join("containers"));
-    let host = s.setting("DOCKER_HOST", "Where the container daemon listens, such as unix:///run/podman/podman.sock");
+    let host = s.setting("DOCKER_HOST", "Where the container daemon listens, such as unix:///var/run/docker.sock");
     options.host = host.or(options.host, address);
     let images =
         s.setting("DOCKER_IMAGES", "Patterns of images that jobs may use, with commas: debian, ghcr.io/our/**");
