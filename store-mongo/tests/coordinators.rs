@@ -281,7 +281,7 @@ async fn a_submission_that_is_repeated_elsewhere_is_the_same() {
     let (here, there) = (told(&place).await, told(&place).await);
     for jobs in [1, 3] {
         let submission = |n: usize| {
-            let at = if n % 2 == 0 { &here } else { &there };
+            let at = if n.is_multiple_of(2) { &here } else { &there };
             let specs = vec![JobSpec::shell("true"); jobs];
             let key = Some(format!("key-{jobs}"));
             let jobs = at.jobs();

@@ -112,7 +112,7 @@ async fn a_store_moves_to_mongodb_and_back() {
     assert!(!output.status.success() && told(&output).contains("has other jobs"), "{}", told(&output));
 
     let exported = server(&["export", "--from", &mongo], &[]);
-    assert_eq!(exported.stdout.iter().filter(|byte| **byte == b'\n').count(), 504);
+    assert_eq!(String::from_utf8(exported.stdout.clone()).unwrap().lines().count(), 504);
     let fresh = dir.path().join("fresh.db");
     let imported = server(&["import", "--to", &sqlite(&fresh)], &exported.stdout);
     assert!(told(&imported).contains("504 jobs; 0 more"), "{}", told(&imported));

@@ -31,17 +31,17 @@ struct Program {
 enum Command {
     /// Copies a stopped server's database into another, and compares both. Run again after an interruption, it goes on.
     ///
-    /// Files are not in the database: give the new server the same STORAGE_URL.
+    /// Files are not in the database: give the new server the same `STORAGE_URL`.
     Migrate(Migrate),
     /// Writes every job to standard output, a line of JSON each, with its output.
     Export {
-        /// The database: sqlite://FILE or mongodb://HOSTS.
+        /// The database: `sqlite://FILE` or `mongodb://HOSTS`.
         #[arg(long)]
         from: String,
     },
     /// Reads jobs as `export` writes them from standard input. Those that are there already are left as they are.
     Import {
-        /// The database: sqlite://FILE or mongodb://HOSTS.
+        /// The database: `sqlite://FILE` or `mongodb://HOSTS`.
         #[arg(long)]
         to: String,
     },
@@ -49,10 +49,10 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Migrate {
-    /// The stopped server's database: sqlite://FILE or mongodb://HOSTS.
+    /// The stopped server's database: `sqlite://FILE` or `mongodb://HOSTS`.
     #[arg(long)]
     from: String,
-    /// Where to: sqlite://FILE or mongodb://HOSTS. Empty, or with what an interrupted migration has left.
+    /// Where to: `sqlite://FILE` or `mongodb://HOSTS`. Empty, or with what an interrupted migration has left.
     #[arg(long)]
     to: String,
 }
