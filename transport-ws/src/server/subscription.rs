@@ -16,8 +16,9 @@ use super::session::{Done, Session};
 use crate::message::{self, Event, Events, Kind, Subscribe, What};
 use crate::refusal::Refusal;
 
-/// How many events travel in one message: each may have 64 KiB.
+/// How many events travel in one message, and after how many bytes of them it goes: what is behind it should not wait for long.
 const TOGETHER: usize = 16;
+const TOGETHER_BYTES: usize = 64 * 1024;
 
 /// How many events may be sent before the first `more`, unless the subscriber says so; and how many at most.
 const CREDITS: usize = 64;
@@ -125,11 +126,12 @@ impl Session {
                 () = stop.cancelled() => None,
                 next = source.next() => next,
             };
-            let mut next = next;
+            let (mut next, mut bytes) = (next, 0);
             while let Some(event) = next {
                 let failed = event.is_err();
+                bytes += event.as_ref().map_or(0, |(_, bytes)| bytes.len());
                 events.push(event);
-                if failed || events.len() == most {
+                if failed || events.len() == most || bytes >= TOGETHER_BYTES {
                     break;
                 }
                 match source.next().now_or_never() {
