@@ -365,7 +365,7 @@ mod tests {
                 let asked = head.unknown(&append, &Known::new());
                 let known: Known = written.iter().filter(|(id, _)| asked.contains(*id)).map(|(id, s)| (*id, s.clone())).collect();
                 head.apply(&append, Timestamp::from_millis(0), &known);
-                let count = written.len() as u8;
+                let count = u8::try_from(written.len()).unwrap();
                 let mut ids = (count..).map(|n| [n; 16]);
                 for new in head.roll_beyond(5 * PIECE_COST, 3 * PIECE_COST, || ids.next().unwrap()) {
                     written.insert(new.id, new.pieces.iter().map(Piece::shape).collect());
@@ -374,7 +374,7 @@ mod tests {
                 prop_assert_eq!(head.bytes, model.values().sum::<u64>());
                 prop_assert_eq!(head.next(), model.last_key_value().map_or(0, |(seq, _)| seq + 1));
                 let counted: u64 = head.views.iter().map(|view| view.count).sum();
-                prop_assert_eq!(counted as usize + head.newest.len(), model.len());
+                prop_assert_eq!(counted + head.newest.len() as u64, model.len() as u64);
                 head.version = Some(head.version.map_or(0, |version| version + 1));
                 // As it is kept, it is read again.
                 let document = head.document(&[0; 16], [0; 16]);

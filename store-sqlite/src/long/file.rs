@@ -16,13 +16,13 @@ const BLOCK: u64 = 4096;
 
 /// A job's file, open for writing at its end.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct Writing {
     file: File,
     /// Nothing is at or after this.
     end: u64,
 }
 
-impl Open {
+impl Writing {
     /// Opens it, or makes it; the answer says whether it was made.
     pub(super) fn open(path: &Path) -> Result<(Self, bool)> {
         let mut options = OpenOptions::new();
@@ -52,7 +52,7 @@ impl Open {
         self.end = end;
     }
 
-    /// Writes a piece behind the others. Not durable before [`Open::sync`]; after an error the end is where it was.
+    /// Writes a piece behind the others. Not durable before [`Writing::sync`]; after an error the end is where it was.
     pub(super) fn add(&mut self, bytes: &Bytes) -> Result<Extent> {
         let place = self.end.next_multiple_of(BLOCK);
         self.file.seek(SeekFrom::Start(place))?;
@@ -100,7 +100,7 @@ fn punch(_: &File, _: (u64, u64)) -> Result<()> {
 /// Whether files of this folder can be punched: file systems differ.
 pub(super) fn can_punch(folder: &Path) -> Result<bool> {
     let path = folder.join("probe");
-    let (mut open, _) = Open::open(&path)?;
+    let (mut open, _) = Writing::open(&path)?;
     let can = open.add(&Bytes::from_static(b"probe")).and_then(|extent| open.punch(&[extent]));
     drop(open);
     std::fs::remove_file(&path)?;

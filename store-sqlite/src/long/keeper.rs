@@ -11,7 +11,7 @@ use cmdexec_core::store::Append;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::file::{self, Open};
+use super::file::{self, Writing};
 use super::{Addition, Body, Extent, Folder, Freed, Sweep};
 use crate::error::Error;
 use crate::writer::{Group, Handle, weight};
@@ -90,7 +90,7 @@ struct Thread {
     folder: Folder,
     mailbox: mpsc::Receiver<Message>,
     writer: Handle,
-    files: HashMap<JobId, Open>,
+    files: HashMap<JobId, Writing>,
     /// Whether the folder's file system can punch holes; not known before the first file.
     can_punch: Option<bool>,
     /// A file was made, and the folder is not synced yet.
@@ -99,6 +99,9 @@ struct Thread {
 
 /// An append whose bytes are written, and who waits for it.
 type Placed = (Vec<Addition>, oneshot::Sender<Result<(), Error>>);
+
+/// What has no row any more once an append's rows are written.
+type Committed = Result<Vec<(JobId, Freed)>, Error>;
 
 impl Thread {
     fn run(mut self) {
@@ -178,12 +181,12 @@ impl Thread {
         failed.map(|()| addition)
     }
 
-    fn open(&mut self, job: JobId) -> io::Result<&mut Open> {
+    fn open(&mut self, job: JobId) -> io::Result<&mut Writing> {
         use std::collections::hash_map::Entry;
         match self.files.entry(job) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let (open, is_new) = Open::open(&self.folder.file(job))?;
+                let (open, is_new) = Writing::open(&self.folder.file(job))?;
                 self.is_new |= is_new;
                 Ok(entry.insert(open))
             }
@@ -245,7 +248,7 @@ impl Thread {
         Ok(())
     }
 
-    fn ask(&self, additions: Vec<Addition>) -> Result<oneshot::Receiver<Result<Vec<(JobId, Freed)>, Error>>, Error> {
+    fn ask(&self, additions: Vec<Addition>) -> Result<oneshot::Receiver<Committed>, Error> {
         let weight = weight(additions.iter().flat_map(Addition::lengths));
         self.writer.ask(weight, move |group: &mut Group<'_>| group.append(&additions))
     }

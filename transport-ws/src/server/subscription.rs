@@ -72,7 +72,7 @@ impl Session {
         &mut self,
         id: u64,
         jobs: Arc<dyn JobService>,
-        subscribe: Subscribe,
+        subscribe: &Subscribe,
         counted: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Error> {
         if self.subscriptions.0.len() >= self.shared.options.max_subscriptions {
@@ -83,7 +83,7 @@ impl Session {
         }
         let credits = subscribe.credits.unwrap_or(CREDITS).min(MOST_CREDITS);
         let packed = subscribe.packed;
-        let opening = open(jobs, &subscribe)?;
+        let opening = open(jobs, subscribe)?;
         let stop = CancellationToken::new();
         let opened = async move {
             counted.await?;

@@ -166,7 +166,7 @@ fn begin(session: &mut Session, id: u64, bytes: usize, envelope: &Envelope<'_>) 
         }
         _ => {
             let subscribe: Subscribe = envelope.parse().map_err(wrong)?;
-            session.subscribe(id, jobs, subscribe, counted)?;
+            session.subscribe(id, jobs, &subscribe, counted)?;
         }
     }
     Ok(())
