@@ -173,7 +173,7 @@ async fn closed_loop(
                 let mut times = Vec::new();
                 while start.elapsed() < time {
                     let began = Instant::now();
-                    let (outcome, _) = one(&*executor, Arc::clone(&spec), slot, &root, &next).await?;
+                    let (outcome, _) = one(&executor, Arc::clone(&spec), slot, &root, &next).await?;
                     times.push(began.elapsed());
                     ensure!(outcome == Outcome::Exited { code: 0 }, "{outcome:?}");
                 }

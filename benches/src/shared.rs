@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::id::{JobId, LeaseToken, Owner, WorkerId};
 use cmdexec_core::job::{
-    Applied, Class, Event, Job, JobSpec, Outcome, Report as Ended, Status, Timer, submitted, transition,
+    Applied, Class, Details, Event, Job, JobSpec, Outcome, Report as Ended, Status, Timer, submitted, transition,
 };
 use cmdexec_core::service::{FinishedAttempt, JobServiceExt, LeaseRequest, Registration, Submission, WorkerService};
 use cmdexec_core::store::{Change, Insert, Store, Written};
@@ -116,7 +116,7 @@ fn claimed(job: &Job) -> Event {
 fn finished(job: &Job) -> Event {
     let token = job.life.lease().map(|lease| lease.token);
     let outcome = Outcome::Exited { code: 0 };
-    Event::Report(Ended { worker: WorkerId::local(), token, outcome, details: Default::default() })
+    Event::Report(Ended { worker: WorkerId::local(), token, outcome, details: Details::default() })
 }
 
 /// Jobs through their lives by `stores` stores over one database, as coordinators would write them; jobs a second.

@@ -1,5 +1,11 @@
 //! A socket that is cut at any byte, in either direction: nothing is lost, and nothing happens twice.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::allow_attributes, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
