@@ -39,7 +39,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// The connection is gone.
-    Gone(String),
+    Gone(#[cfg_attr(not(feature = "client"), expect(dead_code, reason = "a server says it to nobody"))] String),
     /// The other end broke the rules.
     Broken(Closing),
 }

@@ -98,6 +98,7 @@ pub struct Spec {
     pub reuse: Option<bool>,
     /// In a lease: whose containers `reuse` means. Not to be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub reuse_scope: Option<String>,
     /// Not to be started before this.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -178,7 +178,8 @@ impl Builder {
             })?,
         };
         let notices = self.store.notices();
-        let peer = peers::name(&mut random);
+        // Alone, it needs no name, and a seed's chance is what it was before there were others.
+        let peer = if notices.is_some() { peers::name(&mut random) } else { String::new() };
         let (handle, mailbox) = dispatch::mailbox();
         let shared = Arc::new(Shared {
             started: self.clock.uptime(),
