@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+#[cfg(feature = "server")]
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+#[cfg(feature = "server")]
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Why an end of a socket closes it.
@@ -99,6 +101,7 @@ impl Closing {
     }
 
     /// As a frame, whose reason has room for 123 bytes.
+    #[cfg(feature = "server")]
     pub(crate) fn frame(&self) -> CloseFrame {
         let end = self.reason.floor_char_boundary(123);
         let reason = self.reason.get(..end).unwrap_or_default();

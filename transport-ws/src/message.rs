@@ -126,6 +126,7 @@ pub(crate) fn unpacked_events(packed: &Bytes) -> Option<Vec<(Event, Bytes)>> {
 }
 
 /// `auth`: the token, where no header and no subprotocol said it.
+#[cfg(feature = "server")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Auth {
     pub(crate) token: String,
@@ -202,6 +203,7 @@ pub(crate) struct Void {
 }
 
 /// `started`: what the worker has begun with.
+#[cfg(feature = "server")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Started {

@@ -101,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Says why it ends, and waits until the other end has heard it. To be bounded in time.
+    #[cfg(feature = "server")]
     pub(crate) async fn close(mut self, closing: &Closing) {
         self.send(Message::Close(Some(closing.frame())));
         loop {
