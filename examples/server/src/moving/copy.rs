@@ -138,8 +138,9 @@ pub(super) async fn compare(from: &dyn Store, to: &dyn Store) -> anyhow::Result<
         };
         ensure!(page.len() == copy.len(), "the new database has other jobs, or more");
         for (job, copy) in page.iter().zip(copy) {
-            let is_same = (job.id, &job.owner, job.created, &job.spec, &job.life)
-                == (copy.id, &copy.owner, copy.created, &copy.spec, &copy.life);
+            ensure!(job.id == copy.id, "the new database has other jobs, or more");
+            let is_same =
+                (&job.owner, job.created, &job.spec, &job.life) == (&copy.owner, copy.created, &copy.spec, &copy.life);
             ensure!(is_same, "job {} differs", job.id);
             output(from, to, job).await?;
         }
