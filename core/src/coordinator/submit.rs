@@ -18,6 +18,9 @@ use crate::store::{Insert, Inserted, Key};
 /// How many jobs may be submitted together.
 pub(super) const MAX_BATCH: usize = 10_000;
 
+/// How many jobs are claimed as they are added, at the most: the dispatcher does nothing else meanwhile.
+const FEW: usize = 64;
+
 /// For how long a repetition is known.
 const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -40,7 +43,6 @@ impl Shared {
         });
         let now = self.store.now();
         let mut jobs = Vec::with_capacity(submission.specs.len());
-        let mut added = Vec::with_capacity(submission.specs.len());
         let mut answers = Vec::with_capacity(submission.specs.len());
         let mut is_scheduled = false;
         let shown = key.filter(|key| !key.starts_with('~'));
@@ -53,16 +55,10 @@ impl Shared {
             let job = Job { id, owner: owner.clone(), created: now, spec: Arc::new(spec), class, life, version: 0 };
             answers.push(SubmittedJob { id, status: Some(job.status()), created: now, repeated: false });
             is_scheduled |= effect == Effect::None;
-            added.push(Arc::new(job.clone()));
             jobs.push((job, timer));
         }
-        match self.store.insert(Insert { jobs, key: repetition }).await? {
+        match self.add(Insert { jobs, key: repetition }).await? {
             Inserted::New => {
-                for job in &added {
-                    self.hub.publish(job);
-                }
-                added.retain(|job| job.status() == Status::Queued);
-                self.dispatch.ready(added).await;
                 if is_scheduled {
                     self.wake_sweep.notify_one();
                 }
@@ -71,6 +67,23 @@ impl Shared {
             Inserted::Known { ids, fingerprint: then } if fingerprint == Some(then) => self.repeated(ids).await,
             Inserted::Known { .. } => Err(Error::IdempotencyConflict),
         }
+    }
+
+    /// Adds jobs, and sees to it that those who wait for them know.
+    async fn add(&self, insert: Insert) -> Result<Inserted, Error> {
+        // Of two who use one key at different coordinators, the second may add the first's job, and knows nothing of its
+        // lease.
+        let is_alone = !self.is_shared || insert.key.is_none();
+        if is_alone && insert.jobs.len() <= FEW && self.dispatch.claims_at_once() {
+            return self.dispatch.admit(insert).await;
+        }
+        let added: Vec<_> = insert.jobs.iter().map(|(job, _)| Arc::new(job.clone())).collect();
+        let inserted = self.store.insert(insert).await?;
+        if matches!(inserted, Inserted::New) {
+            added.iter().for_each(|job| self.hub.publish(job));
+            self.dispatch.ready(added.into_iter().filter(|job| job.status() == Status::Queued).collect()).await;
+        }
+        Ok(inserted)
     }
 
     async fn check(&self, owner: &Owner, submission: &Submission) -> Result<(), Error> {

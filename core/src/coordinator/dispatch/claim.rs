@@ -1,13 +1,20 @@
-//! Claiming: a plan's placements become leases by one compare-and-set write.
+//! Claiming: a plan's placements become leases by one compare-and-set write, or by the insertion of the jobs themselves.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
 
 use super::state::Dispatcher;
 use crate::id::{LeaseToken, WorkerId};
-use crate::job::{Applied, Event, Job, Life, transition};
+use crate::job::{Applied, Event, Job, Life, Timer, transition};
 use crate::scheduler::Placement;
 use crate::service::LeasedJob;
-use crate::store::{Change, Written};
+use crate::store::{self, Change, Insert, Inserted, Written};
+
+/// Leases that are to be handed out: to whom, by which token, what.
+type Won = Vec<(WorkerId, LeaseToken, Arc<Job>)>;
 
 /// A job that is about to be claimed for a worker.
 struct Claim {
@@ -15,15 +22,96 @@ struct Claim {
     job: Arc<Job>,
     token: LeaseToken,
     life: Life,
+    timer: Timer,
+}
+
+impl Claim {
+    fn change(&self) -> Change {
+        Change { id: self.job.id, version: self.job.version, life: self.life.clone(), timer: self.timer }
+    }
+}
+
+/// Jobs that are to be added while somebody waits for work, and whoever waits until they are.
+pub(super) struct Admission {
+    pub(super) insert: Insert,
+    pub(super) reply: oneshot::Sender<Result<Inserted, store::Error>>,
 }
 
 /// Claims jobs for placements and hands them to those who asked. Says whether anything in the view has changed, so
 /// that another plan makes sense.
 pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement>) -> bool {
+    let claims = choose(dispatcher, placements);
+    if claims.is_empty() {
+        // A scheduler that places what is not there must not keep the dispatcher busy for ever.
+        return false;
+    }
+    let written = dispatcher.shared.store.update(claims.iter().map(Claim::change).collect()).await;
+    let Some(won) = won(dispatcher, claims, written) else { return false };
+    hand_out(dispatcher, won).await;
+    true
+}
+
+/// Adds jobs, those that the placements name as claimed already: one commit rather than two. Then hands these out, and
+/// tells whoever had them added.
+pub(super) async fn admit(dispatcher: &mut Dispatcher, mut admissions: Vec<Admission>, placements: Vec<Placement>) {
+    let shared = Arc::clone(&dispatcher.shared);
+    let mut places = HashMap::new();
+    for (i, admission) in admissions.iter().enumerate() {
+        places.extend(admission.insert.jobs.iter().enumerate().map(|(n, (job, _))| (job.id, (i, n))));
+    }
+    let (mut new, mut old) = (Vec::new(), Vec::new());
+    for claim in choose(dispatcher, placements) {
+        let place = places.get(&claim.job.id);
+        match place.and_then(|&(i, n)| Some((i, admissions.get_mut(i)?.insert.jobs.get_mut(n)?))) {
+            Some((i, (job, timer))) => {
+                (job.life, *timer) = (claim.life.clone(), claim.timer);
+                new.push((i, claim));
+            }
+            None => old.push(claim),
+        }
+    }
+    let jobs_of = |insert: &Insert| insert.jobs.iter().map(|(job, _)| job.clone()).collect();
+    let added: Vec<Vec<Job>> = admissions.iter().map(|admission| jobs_of(&admission.insert)).collect();
+    let (inserts, replies): (Vec<_>, Vec<_>) = admissions.into_iter().map(|one| (one.insert, one.reply)).unzip();
+    let update = async {
+        if old.is_empty() { Ok(Vec::new()) } else { shared.store.update(old.iter().map(Claim::change).collect()).await }
+    };
+    let (inserted, written) =
+        tokio::join!(join_all(inserts.into_iter().map(|insert| shared.store.insert(insert))), update);
+
+    let mut jobs = won(dispatcher, old, written).unwrap_or_default();
+    for (inserted, added) in inserted.iter().zip(&added) {
+        match inserted {
+            Ok(Inserted::New) => added.iter().for_each(|job| shared.hub.publish(job)),
+            // None of them is there, or nobody knows.
+            Ok(Inserted::Known { .. }) => added.iter().for_each(|job| dispatcher.queues.forget(&job.class)),
+            Err(error) => {
+                dispatcher.store_failed(error);
+                added.iter().for_each(|job| dispatcher.queues.forget(&job.class));
+            }
+        }
+    }
+    for (i, claim) in new {
+        if matches!(inserted.get(i), Some(Ok(Inserted::New))) {
+            let job = Job { life: claim.life, ..(*claim.job).clone() };
+            dispatcher.hold(&claim.worker, &job);
+            jobs.push((claim.worker, claim.token, Arc::new(job)));
+        }
+    }
+    shared.leases.put(jobs.iter().map(|(_, _, job)| Arc::clone(job)));
+    // A worker that waits for the job comes before the answer to whoever submitted it.
+    hand_out(dispatcher, jobs).await;
+    for (reply, inserted) in replies.into_iter().zip(inserted) {
+        // Whoever had them added may have gone; they are.
+        let _ = reply.send(inserted);
+    }
+}
+
+/// Takes the jobs of placements from the queues, and says what becomes of each.
+fn choose(dispatcher: &mut Dispatcher, placements: Vec<Placement>) -> Vec<Claim> {
     let shared = Arc::clone(&dispatcher.shared);
     let now = shared.store.now();
     let mut claims = Vec::new();
-    let mut changes = Vec::new();
     for placement in placements {
         let skip = dispatcher.spread.skip(placement.jobs, &mut *shared.random());
         for job in dispatcher.queues.take(&placement.class, placement.jobs, skip) {
@@ -31,22 +119,22 @@ pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement
             let event = Event::Claim { worker: placement.worker.clone(), token, lease: shared.options.lease };
             // A window holds only queued jobs.
             let Ok(Applied::Changed { life, timer, .. }) = transition(&job, event, now) else { continue };
-            changes.push(Change { id: job.id, version: job.version, life: life.clone(), timer });
-            claims.push(Claim { worker: placement.worker.clone(), job, token, life });
+            claims.push(Claim { worker: placement.worker.clone(), job, token, life, timer });
         }
     }
-    if changes.is_empty() {
-        // A scheduler that places what is not there must not keep the dispatcher busy for ever.
-        return false;
-    }
-    let written = match shared.store.update(changes).await {
+    claims
+}
+
+/// What of the claims was won; nobody knows if the store failed.
+fn won(dispatcher: &mut Dispatcher, claims: Vec<Claim>, written: Result<Vec<Written>, store::Error>) -> Option<Won> {
+    let written = match written {
         Ok(written) => written,
         Err(error) => {
             // Whether they are claimed is not known. Those that are come back by the rule for leases that no worker
             // lists; those that are not are read again.
             dispatcher.store_failed(&error);
             claims.iter().for_each(|claim| dispatcher.queues.forget(&claim.job.class));
-            return false;
+            return None;
         }
     };
     let mut won = Vec::with_capacity(claims.len());
@@ -56,20 +144,19 @@ pub(super) async fn claim(dispatcher: &mut Dispatcher, placements: Vec<Placement
         if written == Written::Yes {
             let job = Job { life: claim.life, version: claim.job.version + 1, ..(*claim.job).clone() };
             dispatcher.hold(&claim.worker, &job);
+            dispatcher.shared.hub.publish(&job);
             won.push((claim.worker, claim.token, Arc::new(job)));
         }
     }
-    dispatcher.spread.note(claimed, claimed - won.len());
-    shared.leases.put(won.iter().map(|(_, _, job)| Arc::clone(job)));
-    for (_, _, job) in &won {
-        shared.hub.publish(job);
+    if claimed > 0 {
+        dispatcher.spread.note(claimed, claimed - won.len());
     }
-    hand_out(dispatcher, won).await;
-    true
+    dispatcher.shared.leases.put(won.iter().map(|(_, _, job)| Arc::clone(job)));
+    Some(won)
 }
 
 /// Hands leases to those who asked, the worker's oldest ask first; returns what nobody waits for any more.
-async fn hand_out(dispatcher: &mut Dispatcher, won: Vec<(WorkerId, LeaseToken, Arc<Job>)>) {
+async fn hand_out(dispatcher: &mut Dispatcher, won: Won) {
     let shared = Arc::clone(&dispatcher.shared);
     let expires = shared.store.now().after(shared.options.lease);
     let mut by_worker: Vec<(WorkerId, Vec<LeasedJob>)> = Vec::new();

@@ -17,6 +17,7 @@ use crate::id::{JobId, WorkerId};
 use crate::job::{Class, Job, Place};
 use crate::scheduler::{Obstacle, Offer, Scheduler};
 use crate::service::LeasedJob;
+use crate::store::{Insert, Inserted};
 
 mod claim;
 mod spread;
@@ -29,6 +30,8 @@ use state::Dispatcher;
 enum Message {
     /// Jobs are queued; committed.
     Ready(Vec<Arc<Job>>),
+    /// Jobs are to be added.
+    Admit(claim::Admission),
     /// Others have queued jobs: where.
     Noticed(Vec<(Class, Place)>),
     /// A worker has come, with whether it takes jobs, and the jobs that it holds by the store.
@@ -57,6 +60,7 @@ pub(super) struct Handle {
     claims: Arc<AtomicU64>,
     tickets: Arc<AtomicU64>,
     has_asks: Arc<AtomicBool>,
+    is_idle: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Message {
@@ -71,8 +75,19 @@ const MAILBOX: usize = 1_024;
 /// Makes the handle, and what [`run`] needs to serve it.
 pub(super) fn mailbox() -> (Handle, Mailbox) {
     let (sender, receiver) = mpsc::channel(MAILBOX);
-    let handle = Handle { messages: sender, claims: Arc::default(), tickets: Arc::default(), has_asks: Arc::default() };
-    let mailbox = Mailbox { receiver, claims: Arc::clone(&handle.claims), has_asks: Arc::clone(&handle.has_asks) };
+    let handle = Handle {
+        messages: sender,
+        claims: Arc::default(),
+        tickets: Arc::default(),
+        has_asks: Arc::default(),
+        is_idle: Arc::default(),
+    };
+    let mailbox = Mailbox {
+        receiver,
+        claims: Arc::clone(&handle.claims),
+        has_asks: Arc::clone(&handle.has_asks),
+        is_idle: Arc::clone(&handle.is_idle),
+    };
     (handle, mailbox)
 }
 
@@ -80,7 +95,10 @@ pub(super) fn mailbox() -> (Handle, Mailbox) {
 pub(super) struct Mailbox {
     receiver: mpsc::Receiver<Message>,
     claims: Arc<AtomicU64>,
+    /// Whether anybody asks for jobs.
     has_asks: Arc<AtomicBool>,
+    /// Whether the dispatcher has nothing to do.
+    is_idle: Arc<AtomicBool>,
 }
 
 /// Runs the dispatcher until `stop` fires; then whoever asks is answered that there is nothing.
@@ -93,10 +111,12 @@ pub(super) async fn run(
     let mut dispatcher = Dispatcher::new(shared, scheduler, mailbox.claims);
     let mut batch = Vec::with_capacity(MAILBOX);
     loop {
+        mailbox.is_idle.store(true, Ordering::Relaxed);
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             received = mailbox.receiver.recv_many(&mut batch, MAILBOX) => {
+                mailbox.is_idle.store(false, Ordering::Relaxed);
                 if received == 0 {
                     break;
                 }
@@ -123,6 +143,23 @@ impl Handle {
             // the answer to whoever submitted it.
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Whether jobs that are added by [`Handle::admit`] may be claimed as they are added: somebody asks, and the dispatcher
+    /// has nothing else to wait for.
+    pub(super) fn claims_at_once(&self) -> bool {
+        self.is_idle.load(Ordering::Relaxed) && self.has_asks.load(Ordering::Relaxed)
+    }
+
+    /// Adds jobs, those that somebody asks for as claimed already. Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn admit(&self, insert: Insert) -> Result<Inserted, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Admit(claim::Admission { insert, reply })).await;
+        // The dispatcher has ended, and nothing was added.
+        answer.await.map_or(Err(Error::Unavailable { retry_after: Duration::from_secs(1) }), |answer| Ok(answer?))
     }
 
     /// Others have queued jobs: where.

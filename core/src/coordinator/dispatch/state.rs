@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::claim::Admission;
 use super::spread::Spread;
 use super::waiters::{Ask, Waiters};
 use super::{Message, claim};
@@ -12,7 +13,7 @@ use crate::Error;
 use crate::coordinator::Shared;
 use crate::coordinator::register::REMOVED;
 use crate::id::{JobId, WorkerId};
-use crate::job::Job;
+use crate::job::{Job, Status};
 use crate::scheduler::{Placement, Queues, Scheduler, View, Workers};
 use crate::service::LeasedJob;
 use crate::store;
@@ -41,6 +42,8 @@ pub(super) struct Dispatcher {
     failed: Option<Duration>,
     /// How far claims are spread over the head of a queue.
     pub(super) spread: Spread,
+    /// What is to be added with the next plan.
+    admissions: Vec<Admission>,
 }
 
 impl Dispatcher {
@@ -57,12 +60,14 @@ impl Dispatcher {
             answers_due: false,
             failed: None,
             spread: Spread::default(),
+            admissions: Vec::new(),
         }
     }
 
     pub(super) async fn take(&mut self, message: Message) {
         match message {
             Message::Ready(jobs) => jobs.into_iter().for_each(|job| self.queues.add(job)),
+            Message::Admit(admission) => self.admissions.push(admission),
             Message::Noticed(places) => places.iter().for_each(|(class, place)| self.queues.notice(class, *place)),
             Message::Worker { id, offer, takes_jobs, held } => {
                 let is_new = !self.workers.knows(&id);
@@ -120,6 +125,9 @@ impl Dispatcher {
         if self.queues.is_heavy() {
             self.shed();
         }
+        if !self.admissions.is_empty() {
+            self.admit().await;
+        }
         loop {
             while self.round().await {}
             if !self.answers_due {
@@ -153,6 +161,18 @@ impl Dispatcher {
     pub(super) fn store_failed(&mut self, error: &store::Error) {
         tracing::warn!(%error, "dispatch: the store failed; the next sweep tries again");
         self.failed = Some(error.retry_after().unwrap_or(Duration::from_secs(1)));
+    }
+
+    /// Adds the jobs that are to be added, as claimed by those that the plan gives them to.
+    async fn admit(&mut self) {
+        let admissions = std::mem::take(&mut self.admissions);
+        self.refill().await;
+        let added = admissions.iter().flat_map(|admission| &admission.insert.jobs).map(|(job, _)| job);
+        for job in added.filter(|job| job.status() == Status::Queued) {
+            self.queues.add(Arc::new(job.clone()));
+        }
+        let (placements, _) = cut(self.scheduler.plan(&View { queues: &self.queues, workers: &self.workers }));
+        claim::admit(self, admissions, placements).await;
     }
 
     /// One plan and its claims. Says whether another round may find more.
