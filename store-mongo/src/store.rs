@@ -153,8 +153,8 @@ impl Store for MongoStore {
         Ok(jobs::expired(mongo, self.decoder(), mongo.now().await?, lease, limit).await?)
     }
 
-    async fn leased(&self, worker: &WorkerId) -> Result<Vec<Job>, store::Error> {
-        Ok(jobs::leased(self.mongo()?, self.decoder(), worker).await?)
+    async fn leased(&self, workers: &[WorkerId]) -> Result<Vec<Job>, store::Error> {
+        Ok(jobs::leased(self.mongo()?, self.decoder(), workers).await?)
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, store::Error> {

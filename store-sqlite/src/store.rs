@@ -127,8 +127,8 @@ impl Store for SqliteStore {
         Ok(queue::expired(self.readers()?, &self.decoder, self.clock.now(), lease, limit).await?)
     }
 
-    async fn leased(&self, worker: &WorkerId) -> Result<Vec<Job>, store::Error> {
-        Ok(queue::leased(self.readers()?, &self.decoder, worker).await?)
+    async fn leased(&self, workers: &[WorkerId]) -> Result<Vec<Job>, store::Error> {
+        Ok(queue::leased(self.readers()?, &self.decoder, workers).await?)
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, store::Error> {

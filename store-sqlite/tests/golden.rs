@@ -204,7 +204,7 @@ async fn the_first_version_s_database_still_opens() {
     let queued = store.ready(&Class::of(&spec()), None, 9).await.unwrap();
     assert_eq!(queued.iter().map(|job| job.id).collect::<Vec<_>>(), [id(2), id(14)]);
     assert_eq!(store.next_due().await.unwrap(), Some(secs(30)));
-    assert_eq!(store.leased(&worker("w-1")).await.unwrap().len(), 2);
+    assert_eq!(store.leased(&[worker("w-1")]).await.unwrap().len(), 2);
     assert_eq!(store.expired(secs(60), 9).await.unwrap(), []);
 
     assert_eq!(store.output_extent(id(3), 10).await.unwrap(), Extent { next: 2, bytes: 7, dropped: 4, trimmed: 2 });

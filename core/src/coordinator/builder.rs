@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Coordinator, Shared, dispatch, follow, heartbeat, hub, leases, notices, output, peers, sweep, tally};
+use super::{
+    Coordinator, Shared, beats, dispatch, follow, heartbeat, hub, leases, notices, output, peers, sweep, tally,
+};
 use crate::Error;
 use crate::files::Files;
 use crate::id::JobIds;
@@ -189,6 +191,7 @@ impl Builder {
             random: Mutex::new(random),
             ids: JobIds::after(newest.map(|job| job.id)),
             leases: leases::Leases::default(),
+            beats: beats::Beats::default(),
             presence: heartbeat::Presences::default(),
             outputs: output::Outputs::new(self.options.output_cap),
             hub: hub::Hub::default(),

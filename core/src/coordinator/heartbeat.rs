@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::join_all;
+
 use super::register::REMOVED;
 use super::{Shared, lock};
 use crate::Error;
@@ -74,16 +76,60 @@ impl Presences {
     }
 }
 
+/// A beat that is written, and what its worker held then, as of the claim with a number.
+struct Beaten {
+    worker: WorkerId,
+    beat: Heartbeat,
+    leased: Vec<Arc<Job>>,
+    as_of: u64,
+}
+
+/// What is wrong with a beat.
+pub(super) fn check(beat: &Heartbeat) -> Result<(), Error> {
+    if beat.held.as_ref().is_some_and(|held| held.len() > MAX_HELD) {
+        return Err(Error::invalid("running", format!("must be at most {MAX_HELD}")));
+    }
+    Ok(())
+}
+
 impl Shared {
-    /// Renews a worker's session.
-    pub(super) async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        if beat.held.as_ref().is_some_and(|held| held.len() > MAX_HELD) {
-            return Err(Error::invalid("running", format!("must be at most {MAX_HELD}")));
+    /// Renews the sessions of workers, of which none is named twice; the answers are in their order.
+    pub(super) async fn take_beats(&self, beats: Vec<(WorkerId, Heartbeat)>) -> Vec<Result<HeartbeatReply, Error>> {
+        match self.renew_and_read(&beats).await {
+            Ok((renewed, leased, as_of)) => {
+                let answers = beats.into_iter().zip(renewed).zip(leased).map(|(((worker, beat), renewed), leased)| {
+                    let beat = Beaten { worker, beat, leased, as_of };
+                    self.answer_beat(beat, renewed)
+                });
+                join_all(answers).await
+            }
+            Err(error) => beats.iter().map(|_| Err(error.clone())).collect(),
         }
-        let (before, is_removed) = self.renew(worker, &beat).await?;
+    }
+
+    /// Writes beats, and then reads what the workers hold, as of the claim with the number.
+    async fn renew_and_read(
+        &self,
+        beats: &[(WorkerId, Heartbeat)],
+    ) -> Result<(Vec<Renewed>, Vec<Vec<Arc<Job>>>, u64), Error> {
+        let renewed = self.renew(beats).await?;
         let as_of = self.dispatch.last_claim();
-        let leased: Vec<_> = self.store.leased(worker).await?.into_iter().map(Arc::new).collect();
-        self.leases.refresh(leased.iter().cloned());
+        let workers: Vec<_> = beats.iter().map(|(worker, _)| worker.clone()).collect();
+        let mut leased = self.leased_by(&workers).await?;
+        self.leases.refresh(leased.values().flatten().cloned());
+        let leased = workers.iter().map(|worker| leased.remove(worker).unwrap_or_default()).collect();
+        Ok((renewed, leased, as_of))
+    }
+
+    /// Sees to what follows from a beat that is written.
+    async fn answer_beat(&self, beaten: Beaten, renewed: Renewed) -> Result<HeartbeatReply, Error> {
+        let Beaten { worker, beat, leased, as_of } = beaten;
+        let (before, is_removed) = match renewed {
+            Renewed::Yes { before } => (before, false),
+            Renewed::Removed { before } => (before, true),
+            Renewed::Unknown => return Err(Error::WorkerNotFound),
+        };
+        let before = before.into_iter().flatten().map(|listed| listed.token).collect();
         if is_removed && leased.is_empty() {
             return Err(REMOVED);
         }
@@ -92,8 +138,8 @@ impl Shared {
         let mut cancel: Vec<_> = cancelling.map(|job| job.id).collect();
         let mut lost = Vec::new();
         if let Some(held) = &beat.held {
-            self.settle_absences(worker, &leased, held, &before, is_removed).await?;
-            lost = self.no_longer(worker, &leased, held).await?;
+            self.settle_absences(&worker, &leased, held, &before, is_removed).await?;
+            lost = self.no_longer(&worker, &leased, held).await?;
         }
         if is_removed {
             // It is to stop everything; its leases end unrenewed, or when it has stopped listing them.
@@ -108,27 +154,23 @@ impl Shared {
             cancel.clear();
         }
         let takes_jobs = beat.usage.status.takes_jobs();
-        self.dispatch.beaten(worker.clone(), takes_jobs, leased.iter().map(|job| job.id).collect(), as_of).await;
+        self.dispatch.beaten(worker, takes_jobs, leased.iter().map(|job| job.id).collect(), as_of).await;
         Ok(HeartbeatReply { server_time: self.store.now(), cancel, lost })
     }
 
-    /// Writes the beat. The answer is what the beat before it listed, and whether the worker was removed.
-    async fn renew(&self, worker: &WorkerId, beat: &Heartbeat) -> Result<(HashSet<LeaseToken>, bool), Error> {
-        let (completed, failed) = self.tally.take(worker);
-        let report = serde_json::to_value(beat.usage).unwrap_or_default();
-        let written = Beat { report, held: beat.held.clone(), completed, failed };
-        let renewed = self.store.renew(vec![(worker.clone(), written)]).await.map(|mut renewed| renewed.pop());
-        let (before, is_removed) = match renewed {
-            Ok(Some(Renewed::Yes { before })) => (before, false),
-            Ok(Some(Renewed::Removed { before })) => (before, true),
-            Ok(Some(Renewed::Unknown)) => return Err(Error::WorkerNotFound),
-            Ok(None) => return Err(Error::Internal),
-            Err(error) => {
-                self.tally.give_back(worker, (completed, failed));
-                return Err(error.into());
+    /// Writes beats.
+    async fn renew(&self, beats: &[(WorkerId, Heartbeat)]) -> Result<Vec<Renewed>, Error> {
+        let tallies: Vec<_> = beats.iter().map(|(worker, _)| self.tally.take(worker)).collect();
+        let written = beats.iter().zip(&tallies).map(|((worker, beat), &(completed, failed))| {
+            let report = serde_json::to_value(beat.usage).unwrap_or_default();
+            (worker.clone(), Beat { report, held: beat.held.clone(), completed, failed })
+        });
+        self.store.renew(written.collect()).await.map_err(|error| {
+            for ((worker, _), tally) in beats.iter().zip(tallies) {
+                self.tally.give_back(worker, tally);
             }
-        };
-        Ok((before.into_iter().flatten().map(|listed| listed.token).collect(), is_removed))
+            error.into()
+        })
     }
 
     /// Ends attempts that the worker has a lease for and does not list.

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::lock;
+use super::{Shared, lock};
+use crate::Error;
 use crate::id::{JobId, WorkerId};
 use crate::job::{Job, hard_end};
 use crate::time::Timestamp;
@@ -79,5 +80,18 @@ impl Leases {
     /// Forgets a job that turned out to be another than it was seen here.
     pub(super) fn forget(&self, id: JobId) {
         lock(&self.0).remove(&id);
+    }
+}
+
+impl Shared {
+    /// The jobs that each of these workers has leases for, by the store.
+    pub(super) async fn leased_by(&self, workers: &[WorkerId]) -> Result<HashMap<WorkerId, Vec<Arc<Job>>>, Error> {
+        let mut leased: HashMap<_, Vec<_>> = HashMap::new();
+        for job in self.store.leased(workers).await? {
+            if let Some(worker) = job.life.lease().map(|lease| lease.worker.clone()) {
+                leased.entry(worker).or_default().push(Arc::new(job));
+            }
+        }
+        Ok(leased)
     }
 }

@@ -23,6 +23,7 @@ use crate::store::Store;
 use crate::time::Clock;
 
 mod apply;
+mod beats;
 mod builder;
 mod dispatch;
 mod files;
@@ -69,6 +70,7 @@ struct Shared {
     random: Mutex<StdRng>,
     ids: JobIds,
     leases: leases::Leases,
+    beats: beats::Beats,
     presence: heartbeat::Presences,
     outputs: output::Outputs,
     hub: hub::Hub,

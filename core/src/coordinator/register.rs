@@ -59,7 +59,7 @@ impl Shared {
     }
 
     async fn introduce(&self, worker: &WorkerId, registration: &Registration, takes_jobs: bool) -> Result<(), Error> {
-        let held = self.store.leased(worker).await?;
+        let held = self.store.leased(std::slice::from_ref(worker)).await?;
         let held = held.into_iter().map(|job| (job.id, job.class)).collect();
         self.dispatch.worker(worker.clone(), Offer::from(registration), takes_jobs, held).await;
         // It may have been removed since it was looked up, and the dispatcher told so before it was told this.

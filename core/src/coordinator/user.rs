@@ -193,11 +193,7 @@ impl JobService for UserJobs {
             None => self.all_workers().await?,
         };
         let owner = self.sees_only();
-        let mut views = Vec::with_capacity(rows.len());
-        for row in rows {
-            views.push(self.shared.worker_view(row, owner.as_ref()).await?);
-        }
-        Ok(views)
+        self.shared.worker_views(rows, owner.as_ref()).await
     }
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<(), Error> {

@@ -148,13 +148,27 @@ impl Shared {
         Ok(view)
     }
 
-    /// A worker as users see it, with those of its jobs that this owner may know of; `None`: all of them.
-    pub(super) async fn worker_view(&self, row: WorkerRow, owner: Option<&Owner>) -> Result<WorkerView, Error> {
+    /// Workers as users see them, with those of their jobs that this owner may know of; `None`: all of them.
+    pub(super) async fn worker_views(
+        &self,
+        rows: Vec<WorkerRow>,
+        owner: Option<&Owner>,
+    ) -> Result<Vec<WorkerView>, Error> {
+        let workers: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
+        let mut leased = self.leased_by(&workers).await?;
+        rows.into_iter()
+            .map(|row| {
+                let leased = leased.remove(&row.id).unwrap_or_default();
+                self.worker_view(row, &leased, owner)
+            })
+            .collect()
+    }
+
+    fn worker_view(&self, row: WorkerRow, leased: &[Arc<Job>], owner: Option<&Owner>) -> Result<WorkerView, Error> {
         let info: Registration = serde_json::from_slice(&row.info).map_err(|error| {
             tracing::error!(worker = %row.id, %error, "a worker's stored registration can't be read");
             Error::Internal
         })?;
-        let leased = self.store.leased(&row.id).await?;
         // What its next beat will write down counts already.
         let (completed, failed) = self.tally.of(&row.id);
         let usage = said(&row);

@@ -90,8 +90,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// its worker's session was not renewed for `lease` (or the worker has none).
     async fn expired(&self, lease: Duration, limit: usize) -> Result<Vec<Job>, Error>;
 
-    /// The jobs that this worker has a lease for, in no order.
-    async fn leased(&self, worker: &WorkerId) -> Result<Vec<Job>, Error>;
+    /// The jobs that any of these workers has a lease for, in no order. A worker that is named twice is named once.
+    async fn leased(&self, workers: &[WorkerId]) -> Result<Vec<Job>, Error>;
 
     /// How many jobs there are of each status. Statuses without jobs may be missing.
     async fn counts(&self) -> Result<Vec<(Status, u64)>, Error>;

@@ -189,15 +189,16 @@ async fn silent(mongo: &Mongo, since: Timestamp) -> Result<Vec<String>, Error> {
     Ok(holders.into_iter().collect())
 }
 
-pub(crate) async fn leased(mongo: &Mongo, decoder: &Decoder, worker: &WorkerId) -> Result<Vec<Job>, Error> {
-    let filter = leased_by(worker);
+pub(crate) async fn leased(mongo: &Mongo, decoder: &Decoder, workers: &[WorkerId]) -> Result<Vec<Job>, Error> {
+    let filter = leased_by(workers);
     let collection = mongo.jobs();
     let find = collection.find(filter).hint(hint(index::STATUS_WORKER));
     jobs(bounded(async { Ok(find.await?) }).await?, decoder).await
 }
 
-fn leased_by(worker: &WorkerId) -> Document {
-    doc! { "status": { "$in": LEASED.map(Status::as_str).to_vec() }, "workerId": worker.as_str() }
+fn leased_by(workers: &[WorkerId]) -> Document {
+    let workers: Vec<_> = workers.iter().map(WorkerId::as_str).collect();
+    doc! { "status": { "$in": LEASED.map(Status::as_str).to_vec() }, "workerId": { "$in": workers } }
 }
 
 /// How many jobs are queued in each class: a walk over the whole of the index.

@@ -98,9 +98,13 @@ pub(crate) async fn expired(
     decoder.jobs(&query.fetch_all(pool).await?)
 }
 
-pub(crate) async fn leased(pool: &SqlitePool, decoder: &Decoder, worker: &WorkerId) -> Result<Vec<Job>, Error> {
-    const QUERY: &str = select_job!("jobs j INDEXED BY jobs_leases", "WHERE j.worker = ? AND j.status IN (2, 3)");
-    decoder.jobs(&sqlx::query(QUERY).bind(worker.as_str()).fetch_all(pool).await?)
+pub(crate) async fn leased(pool: &SqlitePool, decoder: &Decoder, workers: &[WorkerId]) -> Result<Vec<Job>, Error> {
+    const QUERY: &str = select_job!(
+        "(SELECT DISTINCT value FROM json_each(?)) asked
+            CROSS JOIN jobs j INDEXED BY jobs_leases ON j.worker = asked.value AND j.status IN (2, 3)",
+        ""
+    );
+    decoder.jobs(&sqlx::query(QUERY).bind(column::worker_ids(workers)).fetch_all(pool).await?)
 }
 
 pub(crate) async fn counts(pool: &SqlitePool) -> Result<Vec<(Status, u64)>, Error> {

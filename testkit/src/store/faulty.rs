@@ -231,8 +231,8 @@ impl Store for FaultyStore {
         self.with_fault(Call::Expired, self.inner.expired(lease, limit)).await
     }
 
-    async fn leased(&self, worker: &WorkerId) -> Result<Vec<Job>, Error> {
-        self.with_fault(Call::Leased, self.inner.leased(worker)).await
+    async fn leased(&self, workers: &[WorkerId]) -> Result<Vec<Job>, Error> {
+        self.with_fault(Call::Leased, self.inner.leased(workers)).await
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, Error> {

@@ -1,14 +1,15 @@
 //! Connections: accepted up to a bound, HTTP/1 and HTTP/2 on the same port, and an end that loses nothing in flight.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
@@ -31,8 +32,8 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracke
 /// What every connection has at hand.
 struct Connections {
     router: Router,
-    http1: auto::Builder<Tracked>,
-    http2: auto::Builder<Tracked>,
+    http1: http1::Builder,
+    http2: http2::Builder<Tracked>,
     tasks: TaskTracker,
     head_timeout: Duration,
     write_timeout: Duration,
@@ -50,11 +51,10 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<usize> {
         let options = &self.app.options;
         let tasks = TaskTracker::new();
-        let http = http(options.head_timeout, &tasks);
         let connections = Arc::new(Connections {
             router: self.router(),
-            http1: http.clone().http1_only(),
-            http2: http.http2_only(),
+            http1: http1(options.head_timeout),
+            http2: http2(options.head_timeout, &tasks),
             tasks: tasks.clone(),
             head_timeout: options.head_timeout,
             write_timeout: options.write_timeout,
@@ -83,16 +83,19 @@ impl Server {
     }
 }
 
-fn http(head_timeout: Duration, tasks: &TaskTracker) -> auto::Builder<Tracked> {
-    let mut http = auto::Builder::new(Tracked(tasks.clone()));
-    http.http1()
-        .timer(TokioTimer::new())
+fn http1(head_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         // Heads that don't fit in are refused; it may have grown to nearly twice as much when hyper looks.
         .max_buf_size(64 * 1024)
         .max_headers(64);
-    http.http2()
-        .timer(TokioTimer::new())
+    http
+}
+
+fn http2(head_timeout: Duration, tasks: &TaskTracker) -> http2::Builder<Tracked> {
+    let mut http = http2::Builder::new(Tracked(tasks.clone()));
+    http.timer(TokioTimer::new())
         .max_concurrent_streams(256)
         // A slow reader's part of an answer waits where it came from, not here.
         .max_send_buf_size(64 * 1024)
@@ -145,12 +148,8 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
         begun = tokio::time::timeout(connections.head_timeout, speaks_http2(&stream)) => begun,
         () = connections.closing.cancelled() => return,
     };
-    let http = match begun {
-        Ok(Ok(false)) => &connections.http1,
-        Ok(Ok(true)) => &connections.http2,
-        // It has gone, or said nothing in the time for a head.
-        Ok(Err(_)) | Err(_) => return,
-    };
+    // Otherwise it has gone, or said nothing in the time for a head.
+    let Ok(Ok(is_http2)) = begun else { return };
     let router = connections.router.clone();
     let called = Arc::new(AtomicBool::new(false));
     let service = hyper::service::service_fn({
@@ -164,29 +163,48 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
     let mut stream = TimeoutStream::new(stream);
     // Otherwise a reader that stops reading would keep its connection, and what is buffered for it, for ever.
     stream.set_write_timeout(Some(connections.write_timeout));
-    let connection = http.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), service);
+    let io = TokioIo::new(Box::pin(stream));
+    let ended = if is_http2 {
+        let connection = connections.http2.serve_connection(io, service);
+        drive(&connections, &called, connection, http2::Connection::graceful_shutdown).await
+    } else {
+        let connection = connections.http1.serve_connection(io, service).with_upgrades();
+        drive(&connections, &called, connection, http1::UpgradeableConnection::graceful_shutdown).await
+    };
+    if let Err(error) = ended {
+        // Peers break off for reasons of their own.
+        tracing::debug!(%error, "a connection ended badly");
+    }
+    drop(permit);
+}
+
+/// Answers on a connection until it ends, or is to end: then what is in flight is still answered.
+async fn drive<C>(
+    connections: &Connections,
+    called: &AtomicBool,
+    connection: C,
+    end: impl FnOnce(Pin<&mut C>),
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
     tokio::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = connection.as_mut() => ended,
-        () = uncalled(&called, connections.head_timeout) => return,
+        () = uncalled(called, connections.head_timeout) => Ok(()),
         () = connections.closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            end(connection.as_mut());
             tokio::select! {
                 ended = connection => ended,
                 () = connections.cut.cancelled() => Ok(()),
             }
         }
-    };
-    if let Err(error) = ended {
-        // Peers break off for reasons of their own.
-        tracing::debug!(error, "a connection ended badly");
     }
-    drop(permit);
 }
 
 /// Whether the peer begins as HTTP/2 does, which no request of HTTP/1 begins like.
 ///
-/// hyper would find out by itself; but it hands what it has read for that to the connection as a first piece, for which the
+/// hyper-util would find out by itself; but it hands what it has read for that to the connection as a first piece, for which the
 /// connection doubles its buffer, and each one that is idle then costs 8 KiB more.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     const PREFACE: &[u8; 3] = b"PRI";

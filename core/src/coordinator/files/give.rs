@@ -86,7 +86,12 @@ impl Shared {
         range: Option<GetRange>,
     ) -> Result<Download, Error> {
         let leased = match worker {
-            Some(worker) => self.store.leased(worker).await?.into_iter().find(|job| job.spec.input == Some(id)),
+            Some(worker) => self
+                .store
+                .leased(std::slice::from_ref(worker))
+                .await?
+                .into_iter()
+                .find(|job| job.spec.input == Some(id)),
             None => self.brings(id, &[Status::Running, Status::Cancelling]).await?,
         };
         let owner = leased.ok_or(Error::FileNotFound)?.owner;

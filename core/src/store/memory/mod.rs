@@ -3,7 +3,7 @@
 //! One mutex over plain tables. No call does more under it than look up and change what it was asked about, so it is
 //! never held for long, and never over an await.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -165,9 +165,10 @@ impl Store for MemoryStore {
         Ok(tables.jobs.all(tables.jobs.index.expired(now, is_over, limit)))
     }
 
-    async fn leased(&self, worker: &WorkerId) -> Result<Vec<Job>, Error> {
+    async fn leased(&self, workers: &[WorkerId]) -> Result<Vec<Job>, Error> {
         let tables = self.tables()?;
-        Ok(tables.jobs.all(tables.jobs.index.leased(worker)))
+        let workers: BTreeSet<_> = workers.iter().collect();
+        Ok(tables.jobs.all(workers.into_iter().flat_map(|worker| tables.jobs.index.leased(worker))))
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, Error> {

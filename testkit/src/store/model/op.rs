@@ -27,7 +27,7 @@ pub(super) enum Op {
     Due(usize),
     NextDue,
     Expired(Duration, usize),
-    Leased(WorkerId),
+    Leased(Vec<WorkerId>),
     Counts,
     /// Each with what is added to the version that the job has.
     Update(Vec<(u32, u64, Life, Timer)>),
@@ -67,7 +67,7 @@ pub(super) fn call() -> impl Strategy<Value = Op> {
         2 => (0..6_usize).prop_map(Op::Due),
         1 => Just(Op::NextDue),
         2 => (seconds(90), 0..6_usize).prop_map(|(lease, limit)| Op::Expired(lease, limit)),
-        1 => worker().prop_map(Op::Leased),
+        1 => prop::collection::vec(worker(), 0..3).prop_map(Op::Leased),
         1 => Just(Op::Counts),
         8 => updates().prop_map(Op::Update),
         5 => prop::collection::vec(append(), 0..4).prop_map(Op::Append),

@@ -50,7 +50,7 @@ pub(super) async fn both(op: Op, model: &MemoryStore, store: &dyn Store, clock: 
                 Err(format!("at most {limit} of {all:#?}\nare {some:#?}"))
             }
         }
-        Op::Leased(worker) => alike(by_id(model.leased(&worker).await), by_id(store.leased(&worker).await)),
+        Op::Leased(workers) => alike(by_id(model.leased(&workers).await), by_id(store.leased(&workers).await)),
         Op::Counts => {
             let present = |counts: Result<Vec<_>, Error>| {
                 counts.map(|mut counts| {

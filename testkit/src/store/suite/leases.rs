@@ -125,7 +125,7 @@ pub async fn a_finished_job_has_no_lease(b: Bench) {
     b.store.update(vec![end]).await.unwrap();
     b.clock.advance(secs(5_000));
     assert_eq!(expired(&b).await, [2]);
-    assert_eq!(sorted(&b.store.leased(&worker("nobody")).await.unwrap()), [2]);
+    assert_eq!(sorted(&b.store.leased(&[worker("nobody")]).await.unwrap()), [2]);
 }
 
 pub async fn expired_heeds_its_limit(b: Bench) {
@@ -142,7 +142,10 @@ pub async fn leased_are_the_workers_own(b: Bench) {
     lease(&b, [(1, "a"), (2, "b"), (3, "a")]).await;
     b.store.insert(crate::store::make::insert([job(4)])).await.unwrap();
     b.store.update(vec![Change { timer: Timer::Keep, ..change(3, 0, cancelling("a")) }]).await.unwrap();
-    assert_eq!(sorted(&b.store.leased(&worker("a")).await.unwrap()), [1, 3]);
-    assert_eq!(sorted(&b.store.leased(&worker("b")).await.unwrap()), [2]);
-    assert_eq!(b.store.leased(&worker("c")).await.unwrap(), []);
+    assert_eq!(sorted(&b.store.leased(&[worker("a")]).await.unwrap()), [1, 3]);
+    assert_eq!(sorted(&b.store.leased(&[worker("b")]).await.unwrap()), [2]);
+    assert_eq!(b.store.leased(&[worker("c")]).await.unwrap(), []);
+    let several = ["b", "c", "a", "b"].map(worker);
+    assert_eq!(sorted(&b.store.leased(&several).await.unwrap()), [1, 2, 3]);
+    assert_eq!(b.store.leased(&[]).await.unwrap(), []);
 }

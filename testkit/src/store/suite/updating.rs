@@ -89,7 +89,7 @@ pub async fn what_was_written_is_seen_by_the_next_call(b: Bench) {
                 store.insert(insert([job(n)])).await.unwrap();
                 assert_eq!(store.get(&[id(n)]).await.unwrap(), [Some(job(n))]);
                 store.update(vec![change(n, 0, running(&format!("w-{n}")))]).await.unwrap();
-                let leased = store.leased(&crate::store::make::worker(&format!("w-{n}"))).await.unwrap();
+                let leased = store.leased(&[crate::store::make::worker(&format!("w-{n}"))]).await.unwrap();
                 assert_eq!(numbers(&leased), [n]);
             }
         })
