@@ -91,8 +91,8 @@ impl Store for Measured {
         measure("expired", self.0.expired(lease, limit)).await
     }
 
-    async fn leased(&self, worker: &WorkerId) -> Result<Vec<Job>, Error> {
-        measure("leased", self.0.leased(worker)).await
+    async fn leased(&self, workers: &[WorkerId]) -> Result<Vec<Job>, Error> {
+        measure("leased", self.0.leased(workers)).await
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, Error> {
