@@ -99,7 +99,7 @@ async fn a_store_moves_to_mongodb_and_back() {
     let repeated = Insert { key: Some(key("batch")), ..insert([job(800), job(801)]) };
     let known = Inserted::Known { ids: vec![id(600), id(601)], fingerprint: [7; 32] };
     assert_eq!(there.insert(repeated).await.unwrap(), known);
-    assert_eq!(there.leased(&worker("w")).await.unwrap().len(), 1);
+    assert_eq!(there.leased(&[worker("w")]).await.unwrap().len(), 1);
     assert!(there.next_due().await.unwrap().is_some());
     let heads = there.ready(&job(0).class, None, 3).await.unwrap();
     assert_eq!(heads.iter().map(|job| job.spec.priority).collect::<Vec<_>>(), [2, 2, 2]);
