@@ -54,7 +54,7 @@ async fn ask(store: &MongoStore) {
     store.due(5).await.unwrap();
     store.next_due().await.unwrap();
     store.expired(Duration::ZERO, 5).await.unwrap();
-    store.leased(&worker("w1")).await.unwrap();
+    store.leased(&[worker("w1")]).await.unwrap();
     store.counts().await.unwrap();
     store.get(&[id(5), id(6)]).await.unwrap();
     let base = || ListQuery { limit: 5, count_to: 9, ..ListQuery::default() };

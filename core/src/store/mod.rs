@@ -45,7 +45,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The store's clock as this process best knows it, for times that are recorded. Deadlines don't depend on it.
     fn now(&self) -> Timestamp;
 
-    /// Adds jobs, all or none, in whatever state they are: queued, leased, ended. Their version is 0, whatever they say.
+    /// Adds jobs, all or none, as they are: queued, leased or ended, and with their versions.
     ///
     /// With a [`Key`]: if its owner used the key within its time to live, nothing is added, and the answer is what was
     /// added then, also when those jobs are gone. Of two concurrent calls with one key exactly one adds.

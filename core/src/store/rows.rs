@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// Jobs to be added together.
 #[derive(Debug, Clone)]
 pub struct Insert {
-    /// The jobs and what to watch the clock for on their behalf. Versions are 0.
+    /// The jobs and what to watch the clock for on their behalf.
     pub jobs: Vec<(Job, Timer)>,
     /// What makes a repetition of this insertion known.
     pub key: Option<Key>,

@@ -72,7 +72,7 @@ pub(super) fn document(
     let lived = Lived::of(&job.life)?;
     let mut document = rawdoc! {
         "_id": binary(*job.id.as_bytes()),
-        "version": 0_i64,
+        "version": signed(job.version),
         "op": binary(op),
         // Which insertion it is of, for good: `op` changes.
         "inserted": binary(op),

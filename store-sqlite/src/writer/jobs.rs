@@ -13,6 +13,7 @@ use crate::read::column;
 /// A job to be inserted, as its columns. Encoded by the caller, so that the writer has less to do.
 pub(crate) struct NewJob {
     id: JobId,
+    version: u64,
     class: Class,
     rank: i64,
     owner: String,
@@ -50,6 +51,7 @@ impl NewJob {
     pub(crate) fn new(job: &Job, timer: Timer) -> Result<Self, Error> {
         Ok(Self {
             id: job.id,
+            version: job.version,
             class: job.class.clone(),
             rank: rank(job.spec.priority),
             owner: job.owner.as_str().to_owned(),
@@ -180,16 +182,30 @@ impl Group<'_> {
     fn insert_jobs(&mut self, jobs: &[NewJob]) -> Result<(), Error> {
         const INSERT: &str = "INSERT INTO jobs
                 (id, version, status, class, rank, owner, created, due, floor, hard_end, ended, worker, life)
-            VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut insert = self.statement(INSERT)?;
         let mut insert_spec = self.statement("INSERT INTO specs (seq, spec) VALUES (?, ?)")?;
-        for NewJob { id, class, rank, owner, created, timer, life, spec } in jobs {
+        for NewJob { id, version, class, rank, owner, created, timer, life, spec } in jobs {
             let class = self.class(class)?;
             let Deadlines { due, floor, hard_end } = Deadlines::default().set(*timer, self.now);
             let Lived { status, ended, json, .. } = life;
             let worker = life.worker();
-            let row =
-                params![id.as_bytes(), status, class, rank, owner, created, due, floor, hard_end, ended, worker, json];
+            let version = column::signed(*version);
+            let row = params![
+                id.as_bytes(),
+                version,
+                status,
+                class,
+                rank,
+                owner,
+                created,
+                due,
+                floor,
+                hard_end,
+                ended,
+                worker,
+                json
+            ];
             let inserted = insert.execute(row).map_err(Error::from);
             if inserted.as_ref().is_err_and(Error::is_unique_violation) {
                 return Err(Error::Refused(ErrorKind::Conflict, format!("job {id} exists")));

@@ -29,6 +29,7 @@ mod handshake;
 mod limits;
 mod open;
 mod options;
+mod pulse;
 mod session;
 mod subscription;
 mod user;

@@ -41,7 +41,8 @@ pub struct Options {
     pub max_unsent: usize,
     /// How many subscriptions one socket may have. 256 by default.
     pub max_subscriptions: usize,
-    /// A peer that was silent for so long is asked whether it is there, and cut after twice as long. 10 s by default.
+    /// How often a peer says something, if it is there. One that was silent for a quarter longer is asked whether it is, and cut
+    /// after twice as long. 10 s by default.
     pub ping_interval: Duration,
     /// How long a peer may take for what waits for it until it is cut. 30 s by default.
     pub write_timeout: Duration,

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 use super::credit::{Credits, Leased};
 use super::handshake::Who;
 use super::open::Place;
+use super::pulse::{Due, Pulse};
 use super::subscription::{Given, Opened, Subscriptions};
 use super::work::Stopped;
 use super::{Shared, user, work};
@@ -30,11 +31,6 @@ use crate::socket::{Ended, Event as SocketEvent, Socket};
 
 /// How many results are sent before the peer is heard again.
 const IN_A_ROW: usize = 64;
-
-/// How many ticks of silence are followed by a ping, and how many by the end: with two ticks an interval, a peer that is gone is found within
-/// two intervals.
-const PING_AFTER: u32 = 1;
-const CUT_AFTER: u32 = 3;
 
 /// What a session knows and does, without its socket.
 pub(super) struct Session {
@@ -85,7 +81,7 @@ struct Pace {
 enum Event {
     Socket(SocketEvent),
     Done(Done),
-    Tick,
+    Pulse,
     Rested,
     Closing,
     Expired,
@@ -120,11 +116,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         shared: Arc::clone(shared),
     };
     let mut expiry = shared.clock.sleep(expires.after(LEEWAY).since(shared.clock.now()));
-    let mut tick = tokio::time::interval(options.ping_interval / 2);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    tick.reset();
-    let (mut silent, mut stuck) = (0, 0);
-    let most_stuck = options.write_timeout.as_millis() / (options.ping_interval / 2).as_millis().max(1);
+    let mut pulse = Pulse::new(Arc::clone(&shared.clock), options.ping_interval, options.write_timeout);
     let mut is_closing = false;
     loop {
         let may_read = session.may_read(socket.unflushed());
@@ -134,35 +126,35 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             () = shared.closing.cancelled(), if !is_closing => Event::Closing,
             Some(done) = session.doing.next(), if !session.doing.is_empty() => Event::Done(done),
             event = socket.next(may_read) => Event::Socket(event),
-            _ = tick.tick() => Event::Tick,
             () = rested(&mut session.pace.rest) => Event::Rested,
             () = &mut expiry => Event::Expired,
+            () = pulse.beat() => Event::Pulse,
         };
         let flow = match event {
             Event::Socket(SocketEvent::Flushed) => {
-                stuck = 0;
+                pulse.took();
                 Flow::Go
             }
             Event::Socket(SocketEvent::Message(message)) => {
-                silent = 0;
+                pulse.heard();
                 session.message(message)
             }
             Event::Socket(SocketEvent::Ended(Ended::Gone(_))) => Flow::End(None),
             Event::Socket(SocketEvent::Ended(Ended::Broken(closing))) => Flow::End(Some(closing)),
             Event::Done(done) => session.done_all(done),
-            Event::Tick => {
-                // Who is not read can't be heard.
-                silent = if may_read { silent + 1 } else { 0 };
-                stuck = if socket.unflushed() > 0 { stuck + 1 } else { 0 };
-                if silent > CUT_AFTER {
-                    Flow::End(Some(Closing::new(Code::Silent, "nothing was heard for two intervals")))
-                } else if stuck > most_stuck.max(1) {
-                    Flow::End(Some(Closing::new(Code::Silent, "what was sent was not taken in time")))
-                } else {
-                    if silent > PING_AFTER {
+            Event::Pulse => {
+                if !may_read {
+                    // Who is not read can't be heard.
+                    pulse.heard();
+                }
+                match pulse.due() {
+                    Due::Nothing => Flow::Go,
+                    Due::Ping => {
                         session.outbox.push(Message::Ping(Bytes::new()));
+                        Flow::Go
                     }
-                    Flow::Go
+                    Due::Silent => Flow::End(Some(Closing::new(Code::Silent, "nothing was heard for two intervals"))),
+                    Due::Stuck => Flow::End(Some(Closing::new(Code::Silent, "what was sent was not taken in time"))),
                 }
             }
             Event::Rested => {
@@ -181,6 +173,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             Event::Revoked => Flow::End(Some(Closing::new(Code::Revoked, "the credentials are revoked"))),
         };
         session.outbox.drain(..).for_each(|message| socket.send(message));
+        pulse.waits(socket.unflushed());
         match flow {
             Flow::Go if is_closing && session.calls == 0 && session.credits.is_idle() => {
                 return Some(Closing::new(Code::GoingAway, "the server ends"));

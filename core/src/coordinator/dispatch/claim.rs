@@ -29,6 +29,11 @@ impl Claim {
     fn change(&self) -> Change {
         Change { id: self.job.id, version: self.job.version, life: self.life.clone(), timer: self.timer }
     }
+
+    /// The job once it is claimed.
+    fn done(&self) -> Job {
+        Job { life: self.life.clone(), version: self.job.version + 1, ..(*self.job).clone() }
+    }
 }
 
 /// Jobs that are to be added while somebody waits for work, and whoever waits until they are.
@@ -59,19 +64,21 @@ pub(super) async fn admit(dispatcher: &mut Dispatcher, mut admissions: Vec<Admis
     for (i, admission) in admissions.iter().enumerate() {
         places.extend(admission.insert.jobs.iter().enumerate().map(|(n, (job, _))| (job.id, (i, n))));
     }
+    let jobs_of = |insert: &Insert| insert.jobs.iter().map(|(job, _)| job.clone()).collect();
+    // As they are before anybody claims them: a watcher sees both.
+    let added: Vec<Vec<Job>> = admissions.iter().map(|admission| jobs_of(&admission.insert)).collect();
     let (mut new, mut old) = (Vec::new(), Vec::new());
     for claim in choose(dispatcher, placements) {
         let place = places.get(&claim.job.id);
         match place.and_then(|&(i, n)| Some((i, admissions.get_mut(i)?.insert.jobs.get_mut(n)?))) {
             Some((i, (job, timer))) => {
-                (job.life, *timer) = (claim.life.clone(), claim.timer);
+                *job = claim.done();
+                *timer = claim.timer;
                 new.push((i, claim));
             }
             None => old.push(claim),
         }
     }
-    let jobs_of = |insert: &Insert| insert.jobs.iter().map(|(job, _)| job.clone()).collect();
-    let added: Vec<Vec<Job>> = admissions.iter().map(|admission| jobs_of(&admission.insert)).collect();
     let (inserts, replies): (Vec<_>, Vec<_>) = admissions.into_iter().map(|one| (one.insert, one.reply)).unzip();
     let update = async {
         if old.is_empty() { Ok(Vec::new()) } else { shared.store.update(old.iter().map(Claim::change).collect()).await }
@@ -93,8 +100,9 @@ pub(super) async fn admit(dispatcher: &mut Dispatcher, mut admissions: Vec<Admis
     }
     for (i, claim) in new {
         if matches!(inserted.get(i), Some(Ok(Inserted::New))) {
-            let job = Job { life: claim.life, ..(*claim.job).clone() };
+            let job = claim.done();
             dispatcher.hold(&claim.worker, &job);
+            shared.hub.publish(&job);
             jobs.push((claim.worker, claim.token, Arc::new(job)));
         }
     }
@@ -142,7 +150,7 @@ fn won(dispatcher: &mut Dispatcher, claims: Vec<Claim>, written: Result<Vec<Writ
     for (claim, written) in claims.into_iter().zip(written) {
         // Otherwise somebody else was faster: claimed or cancelled it.
         if written == Written::Yes {
-            let job = Job { life: claim.life, version: claim.job.version + 1, ..(*claim.job).clone() };
+            let job = claim.done();
             dispatcher.hold(&claim.worker, &job);
             dispatcher.shared.hub.publish(&job);
             won.push((claim.worker, claim.token, Arc::new(job)));

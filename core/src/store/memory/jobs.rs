@@ -49,8 +49,7 @@ impl Jobs {
         let mut added = BTreeMap::new();
         for (job, timer) in jobs {
             let id = job.id;
-            let row =
-                Row { job: Job { version: 0, ..job }, deadlines: Deadlines::set(timer, Deadlines::default(), now) };
+            let row = Row { job, deadlines: Deadlines::set(timer, Deadlines::default(), now) };
             if self.rows.contains_key(&id) || added.insert(id, row).is_some() {
                 return Err(Error::new(ErrorKind::Conflict, format!("job {id} exists")));
             }

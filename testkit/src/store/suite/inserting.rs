@@ -1,11 +1,13 @@
 //! Insertions, and the keys that make repeated ones known.
 
 use cmdexec_core::job::{JobSpec, Timer};
-use cmdexec_core::store::{ErrorKind, Insert, Inserted, Key, StoredKey};
+use cmdexec_core::store::{ErrorKind, Insert, Inserted, Key, StoredKey, Written};
 
 use super::kind;
 use crate::store::Bench;
-use crate::store::make::{append, chunk, completed, failed, id, insert, job, job_of, key, owner, secs};
+use crate::store::make::{
+    append, change, chunk, completed, failed, id, insert, job, job_of, key, lease_timer, owner, running, secs,
+};
 
 fn keyed(n: u32, key: Key) -> Insert {
     Insert { key: Some(key), ..insert([job(n)]) }
@@ -54,9 +56,16 @@ pub async fn a_conflict_fails_nobody_else(b: Bench) {
     }
 }
 
-pub async fn a_new_job_has_version_0(b: Bench) {
-    b.store.insert(insert([cmdexec_core::job::Job { version: 9, ..job(1) }])).await.unwrap();
-    assert_eq!(b.store.get(&[id(1)]).await.unwrap(), [Some(job(1))]);
+pub async fn a_job_keeps_its_version(b: Bench) {
+    let leased = cmdexec_core::job::Job { version: 9, life: running("w"), ..job(1) };
+    let jobs = vec![(leased.clone(), lease_timer(60, 100)), (job(2), Timer::None)];
+    b.store.insert(Insert { jobs, key: None }).await.unwrap();
+    assert_eq!(b.store.get(&[id(1), id(2)]).await.unwrap(), [Some(leased), Some(job(2))]);
+    let ends = [change(1, 8, completed("w", b.clock_now())), change(2, 1, running("w"))];
+    assert_eq!(b.store.update(ends.into()).await.unwrap(), [Written::Stale, Written::Stale]);
+    let end = vec![change(1, 9, completed("w", b.clock_now()))];
+    assert_eq!(b.store.update(end).await.unwrap(), [Written::Yes]);
+    assert_eq!(b.store.get(&[id(1)]).await.unwrap()[0].as_ref().unwrap().version, 10);
 }
 
 pub async fn an_empty_insertion_is_fine(b: Bench) {

@@ -47,7 +47,7 @@ macro_rules! store_tests {
                 an_insertion_is_all_or_nothing,
                 a_batch_that_names_an_id_twice_conflicts,
                 a_conflict_fails_nobody_else,
-                a_new_job_has_version_0,
+                a_job_keeps_its_version,
                 an_empty_insertion_is_fine,
                 a_repeated_key_adds_nothing,
                 a_key_is_its_owners,

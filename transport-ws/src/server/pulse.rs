@@ -1,0 +1,145 @@
+//! Whether the peer is still there: how long it has said nothing, and taken nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmdexec_core::time::{Clock, Sleep};
+
+/// Watches a peer's silence. It looks at times and not at each message, so an idle peer that beats wakes nobody for this
+/// more than once an interval.
+pub(super) struct Pulse {
+    clock: Arc<dyn Clock>,
+    interval: Duration,
+    write_timeout: Duration,
+    /// When the peer last said something.
+    heard: Duration,
+    is_pinged: bool,
+    /// Since when it has taken nothing of what waits for it.
+    stuck: Option<Duration>,
+    wake: Sleep,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    /// It has been silent for two intervals.
+    Silent,
+    /// It has taken nothing for the time that it has to.
+    Stuck,
+}
+
+impl Pulse {
+    pub(super) fn new(clock: Arc<dyn Clock>, interval: Duration, write_timeout: Duration) -> Self {
+        let (heard, wake) = (clock.uptime(), clock.sleep(ping_after(interval).min(write_timeout)));
+        Self { clock, interval, write_timeout, heard, is_pinged: false, stuck: None, wake }
+    }
+
+    /// The peer has said something, or can't be heard because it is not read.
+    pub(super) fn heard(&mut self) {
+        (self.heard, self.is_pinged) = (self.clock.uptime(), false);
+    }
+
+    /// The peer has taken something.
+    pub(super) fn took(&mut self) {
+        self.stuck = None;
+    }
+
+    /// Notes whether something waits to be taken.
+    pub(super) fn waits(&mut self, unflushed: usize) {
+        if unflushed == 0 {
+            self.stuck = None;
+        } else if self.stuck.is_none() {
+            self.stuck = Some(self.clock.uptime());
+        }
+    }
+
+    /// Completes when it is time to look. Cancellation-safe.
+    pub(super) async fn beat(&mut self) {
+        (&mut self.wake).await;
+    }
+
+    /// What is to be done now.
+    pub(super) fn due(&mut self) -> Due {
+        let now = self.clock.uptime();
+        let silent = now.saturating_sub(self.heard);
+        let stuck = self.stuck.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let due = if stuck >= self.write_timeout {
+            Due::Stuck
+        } else if silent >= 2 * self.interval {
+            Due::Silent
+        } else if silent >= ping_after(self.interval) && !self.is_pinged {
+            self.is_pinged = true;
+            Due::Ping
+        } else {
+            Due::Nothing
+        };
+        let next = if self.is_pinged { 2 * self.interval } else { ping_after(self.interval) };
+        let next = next.saturating_sub(silent).min(self.write_timeout.saturating_sub(stuck));
+        self.wake = self.clock.sleep(next.max(Duration::from_millis(1)));
+        due
+    }
+}
+
+/// After how long a silence a peer is pinged: somewhat more than what lies between two beats.
+fn ping_after(interval: Duration) -> Duration {
+    interval + interval / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use cmdexec_core::time::ManualClock;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pulse() -> (ManualClock, Pulse) {
+        let clock = ManualClock::default();
+        let pulse = Pulse::new(Arc::new(clock.clone()), 8 * SECOND, 30 * SECOND);
+        (clock, pulse)
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_is_pinged_once_and_then_given_up() {
+        let (clock, mut pulse) = pulse();
+        for (seconds, due) in
+            [(9, Due::Nothing), (1, Due::Ping), (1, Due::Nothing), (4, Due::Nothing), (1, Due::Silent)]
+        {
+            clock.advance(seconds * SECOND);
+            assert_eq!(pulse.due(), due, "after {seconds} s more");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answers_lives() {
+        let (clock, mut pulse) = pulse();
+        for _ in 0..3 {
+            clock.advance(10 * SECOND);
+            pulse.beat().await;
+            assert_eq!(pulse.due(), Due::Ping);
+            pulse.heard();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_given_up_however_much_it_says() {
+        let (clock, mut pulse) = pulse();
+        pulse.waits(1);
+        for _ in 0..5 {
+            clock.advance(5 * SECOND);
+            pulse.heard();
+            pulse.waits(7);
+            assert_eq!(pulse.due(), Due::Nothing);
+        }
+        pulse.took();
+        pulse.waits(7);
+        clock.advance(29 * SECOND);
+        pulse.heard();
+        assert_eq!(pulse.due(), Due::Nothing, "it has taken something meanwhile");
+        clock.advance(SECOND);
+        pulse.beat().await;
+        assert_eq!(pulse.due(), Due::Stuck);
+    }
+}
