@@ -13,7 +13,8 @@ pub(super) struct Pulse {
     write_timeout: Duration,
     /// When the peer last said something.
     heard: Duration,
-    is_pinged: bool,
+    /// When it was pinged since.
+    pinged: Option<Duration>,
     /// Since when it has taken nothing of what waits for it.
     stuck: Option<Duration>,
     wake: Sleep,
@@ -24,7 +25,7 @@ pub(super) struct Pulse {
 pub(super) enum Due {
     Nothing,
     Ping,
-    /// It has been silent for two intervals.
+    /// It has been silent for two intervals, and was asked.
     Silent,
     /// It has taken nothing for the time that it has to.
     Stuck,
@@ -33,12 +34,12 @@ pub(super) enum Due {
 impl Pulse {
     pub(super) fn new(clock: Arc<dyn Clock>, interval: Duration, write_timeout: Duration) -> Self {
         let (heard, wake) = (clock.uptime(), clock.sleep(ping_after(interval).min(write_timeout)));
-        Self { clock, interval, write_timeout, heard, is_pinged: false, stuck: None, wake }
+        Self { clock, interval, write_timeout, heard, pinged: None, stuck: None, wake }
     }
 
     /// The peer has said something, or can't be heard because it is not read.
     pub(super) fn heard(&mut self) {
-        (self.heard, self.is_pinged) = (self.clock.uptime(), false);
+        (self.heard, self.pinged) = (self.clock.uptime(), None);
     }
 
     /// The peer has taken something.
@@ -63,21 +64,24 @@ impl Pulse {
     /// What is to be done now.
     pub(super) fn due(&mut self) -> Due {
         let now = self.clock.uptime();
-        let silent = now.saturating_sub(self.heard);
-        let stuck = self.stuck.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let due = if stuck >= self.write_timeout {
-            Due::Stuck
-        } else if silent >= 2 * self.interval {
-            Due::Silent
-        } else if silent >= ping_after(self.interval) && !self.is_pinged {
-            self.is_pinged = true;
-            Due::Ping
-        } else {
-            Due::Nothing
+        let left = |since: Duration, time: Duration| time.saturating_sub(now.saturating_sub(since));
+        let stuck = self.stuck.map_or(self.write_timeout, |since| left(since, self.write_timeout));
+        // Only who was asked can have kept silent: this process may have slept.
+        let silent = match self.pinged {
+            Some(at) => left(at, 2 * self.interval - ping_after(self.interval)),
+            None => left(self.heard, ping_after(self.interval)),
         };
-        let next = if self.is_pinged { 2 * self.interval } else { ping_after(self.interval) };
-        let next = next.saturating_sub(silent).min(self.write_timeout.saturating_sub(stuck));
-        self.wake = self.clock.sleep(next.max(Duration::from_millis(1)));
+        let due = match (stuck.is_zero(), silent.is_zero(), self.pinged) {
+            (true, ..) => Due::Stuck,
+            (false, true, Some(_)) => Due::Silent,
+            (false, true, None) => {
+                self.pinged = Some(now);
+                Due::Ping
+            }
+            (false, false, _) => Due::Nothing,
+        };
+        let next = if due == Due::Ping { 2 * self.interval - ping_after(self.interval) } else { silent };
+        self.wake = self.clock.sleep(next.min(stuck).max(Duration::from_millis(1)));
         due
     }
 }
