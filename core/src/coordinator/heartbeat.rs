@@ -84,8 +84,12 @@ impl Shared {
         let as_of = self.dispatch.last_claim();
         let leased: Vec<_> = self.store.leased(worker).await?.into_iter().map(Arc::new).collect();
         self.leases.refresh(leased.iter().cloned());
-        if is_removed && leased.is_empty() {
-            return Err(REMOVED);
+        if is_removed {
+            // Another coordinator may have removed it.
+            self.removed(worker).await;
+            if leased.is_empty() {
+                return Err(REMOVED);
+            }
         }
 
         let cancelling = leased.iter().filter(|job| matches!(job.life.state, State::Cancelling { .. }));
@@ -101,8 +105,6 @@ impl Shared {
                 beat.held.as_ref().map(|held| held.iter().map(|listed| listed.job).collect());
             let is_held = |job: &&Arc<Job>| held.as_ref().is_none_or(|held| held.contains(&job.id));
             lost.extend(leased.iter().filter(is_held).map(|job| job.id));
-            // Another coordinator may have removed it.
-            self.dispatch.removed(worker.clone()).await;
             lost.sort_unstable();
             lost.dedup();
             cancel.clear();

@@ -48,8 +48,8 @@ pub trait WorkerService: fmt::Debug + Send + Sync + 'static {
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error>;
 
     /// Jobs that the worker has and that are cancelled, from now on and as it happens. It only saves waiting for the heartbeat that says the same
-    /// and is what counts: a stream may miss some, and a service that can't tell gives one that stays silent, as this does unless it is implemented. Who
-    /// wraps another service must hand its stream on.
+    /// and is what counts: a stream may miss some, and a service that can't tell gives one that stays silent, as this does unless it is implemented. It
+    /// ends when the worker is removed, or when a service that shares its store learns that. Who wraps another service must hand its stream on.
     async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
         let _ = worker;
         Ok(Box::pin(futures_util::stream::pending()))

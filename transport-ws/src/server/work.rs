@@ -106,6 +106,22 @@ impl Session {
         }
     }
 
+    /// Lets the worker whose token this is be heard of from the beginning.
+    pub(super) fn follow_bound(&mut self) {
+        if let Served::Worker { work, bound: Some(worker) } = &self.who {
+            let (work, worker) = (Arc::clone(work), worker.clone());
+            self.follow_stops(&work, &worker);
+        }
+    }
+
+    /// A worker was removed: the socket ends if it speaks for no other. The service refuses what it asks for either way.
+    pub(super) fn removed(&mut self, worker: &WorkerId) {
+        self.stopping.remove(worker);
+        if self.stopping.is_empty() {
+            self.leave(Closing::new(Code::Revoked, "the worker was removed"));
+        }
+    }
+
     /// Says that jobs are to be stopped.
     pub(super) fn stopped(&mut self, stopped: Stopped) {
         let Stopped { worker, jobs, stops } = stopped;
@@ -118,8 +134,7 @@ impl Session {
 async fn next_stops(worker: WorkerId, mut stops: StopStream) -> Done {
     match stops.next().await {
         Some(jobs) => Done::Stops(Stopped { worker, jobs, stops }),
-        // Its heartbeats tell the worker.
-        None => pending().await,
+        None => Done::Removed(worker),
     }
 }
 
