@@ -24,8 +24,10 @@ use crate::time::Timestamp;
 ///
 /// # Repeating
 /// Every call may be repeated when it is not known whether it arrived: registering and beating again renews again; output
-/// with a `seq` that was seen is ignored; a report that was accepted is accepted again. Only [`WorkerService::lease`] is
-/// different: what a lost reply handed out is held until the worker's heartbeats have not listed it for an interval.
+/// with a `seq` that was seen is ignored; a report that was accepted is accepted again. Two are different.
+/// [`WorkerService::lease`]: what a lost reply handed out is held until the worker's heartbeats have not listed it for an interval.
+/// And [`WorkerService::heartbeat`]: a beat that is repeated must list what the worker holds by then, for what two in a row do not list
+/// counts as dropped. A client repeats none by itself.
 ///
 /// # Errors
 /// Every method may answer [`Error::Unavailable`] (repeat it) and [`Error::Internal`].

@@ -44,7 +44,8 @@ impl WorkerService for Client {
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
         let mut beat = wire::Beat::from(&beat);
         beat.worker_id = Some(worker.to_string());
-        let call = Call::post(As::Worker, "/api/workers/heartbeat", body(&beat));
+        // Said again later, it would list less than the worker has by then.
+        let call = Call::post(As::Worker, "/api/workers/heartbeat", body(&beat)).once();
         let ack: wire::BeatAck = self.http.call(&call).await?;
         Ok(ack.into())
     }

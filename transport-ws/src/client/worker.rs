@@ -44,7 +44,8 @@ impl WorkerService for Client {
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
         let mut beat = wire::Beat::from(&beat);
         beat.worker_id = Some(worker.to_string());
-        let ack: wire::BeatAck = self.link.call("heartbeat", Body::Text(body(&beat)), Often::UntilAnswered).await?;
+        // Said again later, it would list less than the worker has by then.
+        let ack: wire::BeatAck = self.link.call("heartbeat", Body::Text(body(&beat)), Often::Once).await?;
         Ok(ack.into())
     }
 
