@@ -169,7 +169,7 @@ fn ask(port: u16, request: &str, until: &str) -> String {
     while !answer.contains(until) {
         let read = stream.read(&mut piece).unwrap();
         assert!(read > 0, "it ended after {answer:?}");
-        answer.push_str(&String::from_utf8_lossy(&piece[..read]));
+        answer.push_str(&String::from_utf8_lossy(piece.get(..read).unwrap()));
     }
     answer
 }
@@ -226,7 +226,7 @@ fn a_worker_that_is_removed_loses_its_socket_and_ends() {
     while !String::from_utf8_lossy(&said).contains("welcome") {
         let read = silent.read(&mut piece).unwrap();
         assert!(read > 0);
-        said.extend_from_slice(&piece[..read]);
+        said.extend_from_slice(piece.get(..read).unwrap());
     }
 
     cli.say(&["workers", "--remove", "gone"]);
