@@ -7,6 +7,8 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
+include!("init/rustc.rs");
+
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(init)");
     println!("cargo::rerun-if-changed=init");
@@ -21,16 +23,10 @@ fn main() {
         return;
     }
     let out = Path::new(&var("OUT_DIR")).join("init");
+    // The test makes it again.
+    println!("cargo::rustc-env=INIT_TARGET={}", var("TARGET"));
     let mut rustc = Command::new(var("RUSTC"));
-    rustc.args(["--edition=2024", "--crate-name=cmdexec_init", "--crate-type=bin", "init/main.rs"]);
-    rustc.args(["-Copt-level=s", "-Cpanic=abort", "-Cstrip=symbols", "-Ccodegen-units=1", "-Clto=off"]);
-    // Not position independent: nothing would relocate it.
-    rustc.args(["-Crelocation-model=static", "-Ctarget-feature=+crt-static", "-Cdebug-assertions=off"]);
-    // Rust's own linker: it needs no compiler of the target's, and puts no path or build id into what it makes.
-    rustc.args(["-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Clink-self-contained=no"]);
-    rustc.args(["-Clink-arg=--build-id=none", "-Clink-arg=-static"]);
-    rustc.args(["--remap-path-prefix=init=init", "--target", &var("TARGET")]);
-    rustc.arg("-o").arg(&out);
+    rustc.args(ARGUMENTS).args(["--target", &var("TARGET")]).arg("-o").arg(&out);
     let complaints = match rustc.output() {
         Ok(done) if done.status.success() => {
             println!("cargo::rustc-cfg=init");

@@ -11,20 +11,18 @@ use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{Executor, RunContext, StepLog, output_pipe};
-use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::id::JobId;
 use cmdexec_core::job::{JobSpec, Outcome};
-use cmdexec_core::service::{JobServiceExt, OutputEvent, OutputQuery};
+use cmdexec_core::service::{JobService, JobServiceExt, OutputEvent, OutputQuery};
 use cmdexec_core::worker::Worker;
 use cmdexec_executor_docker::{DockerExecutor, Options};
-use cmdexec_store_sqlite::SqliteStore;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::machine;
 use crate::stats::{Sample, ms};
 use crate::table::{Report, rate, ratio};
+use crate::{children, machine, serve};
 
 const AT_ONCE: usize = 4;
 
@@ -75,9 +73,10 @@ pub(crate) async fn bench(dir: &Path, settings: &Settings) -> Result<()> {
     row("used again, to plain", &reused, plain, "40");
     report.print();
     let mut report = Report::new("Idle, with containers that are ready", &["what", "p50", "p95", "at most"]);
-    for (name, sample, most) in
-        [("the executor: start → first byte", own, "3 ms"), ("submit → first byte at a follower", whole, "8 ms, 20 ms")]
-    {
+    for (name, sample, most) in [
+        ("the executor: start → first byte", own, "3 ms"),
+        ("submit over a socket → first byte at a follower over one", whole, "8 ms, 20 ms"),
+    ] {
         report.row([name.to_owned(), ms(sample.quantile(0.5)), ms(sample.quantile(0.95)), most.to_owned()]);
     }
     report.print();
@@ -215,7 +214,8 @@ async fn one(
     Ok((outcome, first))
 }
 
-/// One job at a time, with time between them for the next container: the executor alone, and all of it.
+/// One job at a time, with time between them for the next container: the executor alone, and all of it, through a server of its own over
+/// durable SQLite and its sockets.
 async fn warm(root: &Path, settings: &Settings) -> Result<(Sample, Sample)> {
     const JOBS: usize = 60;
     let pause = Duration::from_millis(400);
@@ -233,11 +233,11 @@ async fn warm(root: &Path, settings: &Settings) -> Result<(Sample, Sample)> {
         tokio::time::sleep(pause).await;
     }
     let path = root.join("jobs.db");
-    let coordinator = Coordinator::builder(SqliteStore::open(&path).await?).build().await?;
-    let worker =
-        Worker::builder(coordinator.as_worker(WorkerId::local()), executor).slots(2).work_dir(root.join("work"));
-    let mut worker = worker.start().await?;
-    let jobs = coordinator.jobs();
+    let (server, url) = children::server(&path).await?;
+    let socket = serve::socket_url(&url);
+    let worker = Worker::builder(Arc::new(serve::worker_socket(&socket)?), executor).slots(2);
+    let mut worker = worker.work_dir(root.join("work")).start().await?;
+    let jobs = cmdexec_transport_ws::Client::builder(&socket).user_token(serve::user_token()?).build()?;
     let mut whole = Vec::new();
     for i in 0..=JOBS {
         let began = Instant::now();
@@ -253,7 +253,7 @@ async fn warm(root: &Path, settings: &Settings) -> Result<(Sample, Sample)> {
     }
     worker.drain();
     worker.wait().await;
-    coordinator.shutdown(Duration::from_secs(10)).await;
+    server.kill().await?;
     machine::remove_database(&path);
     Ok((Sample::new(own), Sample::new(whole)))
 }

@@ -62,7 +62,7 @@ impl Registry {
         let server = Command::new("docker-registry")
             .arg("serve")
             .arg(path)
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(dir.path().join("log")).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -88,6 +88,15 @@ impl Registry {
         docker_says(&self.host, &["--config", &config, "push", &image]);
         docker_says(&self.host, &["rmi", &image]);
         image
+    }
+
+    /// How often an image was asked for, by what the registry has noted.
+    fn asked(&self, name: &str) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        let asks = |line: &&str| {
+            ["GET", "HEAD"].iter().any(|method| line.contains(&format!("\"{method} /v2/{name}/manifests/")))
+        };
+        log.lines().filter(asks).count()
     }
 
     fn has(&self, image: &str) -> bool {
@@ -158,7 +167,14 @@ async fn credentials_are_the_workers() {
 #[tokio::test]
 async fn many_who_want_an_image_fetch_it_once() {
     let Some(registry) = Registry::start(false) else { return };
+    let image = registry.put("lonely:1", "one");
+    let before = registry.asked("lonely");
+    run(&image, |_| ()).await.succeeded();
+    let once = registry.asked("lonely") - before;
+    assert!(once > 0);
+
     let image = registry.put("popular:1", "all");
+    let before = registry.asked("popular");
     let subject = Subject::new(executor(|_| ()).await.unwrap(), GRACE).with_image(&image);
     let mut trials: Vec<_> = (0..6).map(|_| subject.begin(JobSpec::shell("echo $CONTENT"))).collect();
     // One that is stopped does not stop the others.
@@ -168,6 +184,7 @@ async fn many_who_want_an_image_fetch_it_once() {
     for trial in trials {
         assert_eq!(trial.end().await.succeeded(), "all\n");
     }
+    assert_eq!(registry.asked("popular") - before, once, "one pull for all of them");
 }
 
 #[tokio::test]

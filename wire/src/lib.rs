@@ -25,6 +25,8 @@ mod refusal;
 mod report;
 mod scalar;
 mod spec;
+#[cfg(feature = "client")]
+mod spread;
 mod stats;
 mod worker;
 
@@ -42,6 +44,8 @@ pub use worker::{Beat, BeatAck, Executor, Held, Register, Registered, Worker, Wo
 
 #[cfg(feature = "server")]
 pub use file::encoded_name;
+#[cfg(feature = "client")]
+pub use spread::{OutputAcks, ReportAcks, Sizes, SpreadOutput};
 #[cfg(feature = "openapi")]
 pub use {
     job::{EndedName, ReasonName, StatusName},
@@ -51,7 +55,7 @@ pub use {
     worker::{KindName, WorkerStatusName},
 };
 #[cfg(feature = "client")]
-pub use {pack::Packer, packed::packed};
+use {pack::Packer, packed::packed};
 
 /// The answer to what was refused: RFC 9457, and two fields of the project's own.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -109,6 +113,6 @@ pub fn body(value: &impl serde::Serialize) -> ::bytes::Bytes {
 
 /// The beginning of a list's request on a worker's behalf, up to its bracket: what [`Packer`] puts before its items.
 #[cfg(feature = "client")]
-pub fn head(worker: &cmdexec_core::id::WorkerId, list: &str) -> Vec<u8> {
+fn head(worker: &cmdexec_core::id::WorkerId, list: &str) -> Vec<u8> {
     format!("{{\"workerId\":{},\"{list}\":[", serde_json::json!(worker)).into_bytes()
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 /// The bodies of requests that carry lists of items, each body within a bound.
 #[derive(Debug)]
-pub struct Packer {
+pub(crate) struct Packer {
     /// What stands before the items, up to the list's bracket.
     head: Vec<u8>,
     /// How large a body may be.
@@ -22,12 +22,12 @@ struct Packed {
 }
 
 impl Packer {
-    pub fn new(head: Vec<u8>, most: usize, most_items: usize) -> Self {
+    pub(crate) fn new(head: Vec<u8>, most: usize, most_items: usize) -> Self {
         Self { head, most, most_items, bodies: Vec::new() }
     }
 
     /// Adds an item that is JSON by itself. One that is too large alone gets a body of its own: the server says so then.
-    pub fn add(&mut self, item: usize, json: &[u8]) {
+    pub(crate) fn add(&mut self, item: usize, json: &[u8]) {
         let fits = |packed: &&mut Packed| {
             packed.body.len() + json.len() + 3 <= self.most && packed.items.len() < self.most_items
         };
@@ -42,7 +42,7 @@ impl Packer {
     }
 
     /// The bodies, in the order of their items, each with which items are in it.
-    pub fn finish(self) -> impl Iterator<Item = (Bytes, Vec<usize>)> {
+    pub(crate) fn finish(self) -> impl Iterator<Item = (Bytes, Vec<usize>)> {
         self.bodies.into_iter().map(|Packed { mut body, items }| {
             body.extend_from_slice(b"]}");
             (body.into(), items)

@@ -15,7 +15,12 @@ const REST: usize = 1024;
 /// The bodies of requests with numbered pieces of output, in their order, each with which batches are in it: a batch may be in
 /// several. Each body is within `most` bytes and `most_items` batches, but for a piece that is larger alone: the server says so
 /// then.
-pub fn packed(worker: &WorkerId, batches: &[OutputBatch], most: usize, most_items: usize) -> Vec<(Bytes, Vec<usize>)> {
+pub(crate) fn packed(
+    worker: &WorkerId,
+    batches: &[OutputBatch],
+    most: usize,
+    most_items: usize,
+) -> Vec<(Bytes, Vec<usize>)> {
     let mut bodies = Vec::new();
     let mut open = Open::default();
     for (item, batch) in batches.iter().enumerate() {

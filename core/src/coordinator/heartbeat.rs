@@ -130,8 +130,12 @@ impl Shared {
             Renewed::Unknown => return Err(Error::WorkerNotFound),
         };
         let before = before.into_iter().flatten().map(|listed| listed.token).collect();
-        if is_removed && leased.is_empty() {
-            return Err(REMOVED);
+        if is_removed {
+            // Another coordinator may have removed it.
+            self.removed(&worker).await;
+            if leased.is_empty() {
+                return Err(REMOVED);
+            }
         }
 
         let cancelling = leased.iter().filter(|job| matches!(job.life.state, State::Cancelling { .. }));
@@ -147,8 +151,6 @@ impl Shared {
                 beat.held.as_ref().map(|held| held.iter().map(|listed| listed.job).collect());
             let is_held = |job: &&Arc<Job>| held.as_ref().is_none_or(|held| held.contains(&job.id));
             lost.extend(leased.iter().filter(is_held).map(|job| job.id));
-            // Another coordinator may have removed it.
-            self.dispatch.removed(worker.clone()).await;
             lost.sort_unstable();
             lost.dedup();
             cancel.clear();

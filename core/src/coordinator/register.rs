@@ -29,7 +29,10 @@ impl Shared {
         }
         match self.store.register_worker(&worker, Bytes::from(info)).await {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Conflict => return Err(REMOVED),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                self.removed(&worker).await;
+                return Err(REMOVED);
+            }
             Err(error) => return Err(error.into()),
         }
         let takes_jobs = registration.usage.is_none_or(|usage| usage.status.takes_jobs());
@@ -50,6 +53,7 @@ impl Shared {
         let row = self.store.get_workers(std::slice::from_ref(worker)).await?.pop().flatten();
         let row = row.ok_or(Error::WorkerNotFound)?;
         if row.removed {
+            self.removed(worker).await;
             return Err(REMOVED);
         }
         // A registration that can't be read is made again.
@@ -65,10 +69,16 @@ impl Shared {
         // It may have been removed since it was looked up, and the dispatcher told so before it was told this.
         let row = self.store.get_workers(std::slice::from_ref(worker)).await?.pop().flatten();
         if row.is_none_or(|row| row.removed) {
-            self.dispatch.removed(worker.clone()).await;
+            self.removed(worker).await;
             return Err(REMOVED);
         }
         Ok(())
+    }
+
+    /// A worker was removed, here or by another coordinator: whoever asks for it or listens for it hears so.
+    pub(super) async fn removed(&self, worker: &WorkerId) {
+        self.dispatch.removed(worker.clone()).await;
+        self.hub.stops.end(worker);
     }
 }
 

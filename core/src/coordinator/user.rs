@@ -203,7 +203,7 @@ impl JobService for UserJobs {
         if !self.shared.store.remove_worker(worker).await? {
             return Err(Error::WorkerNotFound);
         }
-        self.shared.dispatch.removed(worker.clone()).await;
+        self.shared.removed(worker).await;
         Ok(())
     }
 

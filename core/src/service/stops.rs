@@ -35,7 +35,12 @@ impl Stops {
         }
     }
 
-    /// What is told of a worker from now on; the same job may come again.
+    /// A worker was removed: the streams that tell of it end, after what they were told.
+    pub fn end(&self, worker: &WorkerId) {
+        self.lock().remove(worker);
+    }
+
+    /// What is told of a worker from now on; the same job may come again. Ends with [`Stops::end`].
     pub fn listen(&self, worker: &WorkerId) -> StopStream {
         let mut listeners = self.lock();
         let receiver = listeners.entry(worker.clone()).or_default().subscribe();

@@ -24,8 +24,10 @@ use crate::time::Timestamp;
 ///
 /// # Repeating
 /// Every call may be repeated when it is not known whether it arrived: registering and beating again renews again; output
-/// with a `seq` that was seen is ignored; a report that was accepted is accepted again. Only [`WorkerService::lease`] is
-/// different: what a lost reply handed out is held until the worker's heartbeats have not listed it for an interval.
+/// with a `seq` that was seen is ignored; a report that was accepted is accepted again. Two are different.
+/// [`WorkerService::lease`]: what a lost reply handed out is held until the worker's heartbeats have not listed it for an interval.
+/// And [`WorkerService::heartbeat`]: a beat that is repeated must list what the worker holds by then, for what two in a row do not list
+/// counts as dropped. A client repeats none by itself.
 ///
 /// # Errors
 /// Every method may answer [`Error::Unavailable`] (repeat it) and [`Error::Internal`].
@@ -48,8 +50,8 @@ pub trait WorkerService: fmt::Debug + Send + Sync + 'static {
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error>;
 
     /// Jobs that the worker has and that are cancelled, from now on and as it happens. It only saves waiting for the heartbeat that says the same
-    /// and is what counts: a stream may miss some, and a service that can't tell gives one that stays silent, as this does unless it is implemented. Who
-    /// wraps another service must hand its stream on.
+    /// and is what counts: a stream may miss some, and a service that can't tell gives one that stays silent, as this does unless it is implemented. It
+    /// ends when the worker is removed, or when a service that shares its store learns that. Who wraps another service must hand its stream on.
     async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
         let _ = worker;
         Ok(Box::pin(futures_util::stream::pending()))

@@ -20,10 +20,12 @@ use crate::service::{OutputAck, OutputBatch, OutputPieces};
 use crate::store::Chunk;
 use crate::time::Sleep;
 
-/// Output is sent when an attempt has [`FLUSH_BYTES`] of it, or so long after the last call at the latest.
+/// Output is sent when an attempt has [`FLUSH_BYTES`] of it, or so long after the last call at the latest; what comes after a
+/// longer silence goes at once.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 
-/// Output that comes after a silence is sent after so long: a command that ends at once sends all it wrote with its report.
+/// The first that an attempt wrote follows the last call no sooner than this: somebody may wait for it, but under load it shares a
+/// call with others, or goes with its report.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// How much travels in one call, so that what each costs beside its bytes counts little; transports take 4 MiB at once.
@@ -47,6 +49,8 @@ pub(super) struct Outbox {
     waiting: Mutex<VecDeque<Arc<Attempt>>>,
     /// Fires when there is some.
     some: Notify,
+    /// Fires when there is the first of an attempt.
+    first: Notify,
     /// Fires when it should not wait any longer.
     enough: Notify,
 }
@@ -58,15 +62,16 @@ impl Outbox {
 
     /// Takes in what a command wrote; waits while too much of it is not acknowledged yet.
     pub(super) async fn take_in(&self, attempt: &Arc<Attempt>, chunk: OutputChunk) {
-        let (is_first, is_enough) = {
+        let (is_new, is_first, is_enough) = {
             let mut buffer = attempt.output.lock();
+            let is_first = !buffer.has_numbers();
             buffer.push(chunk);
-            let is_first = !mem::replace(&mut buffer.listed, true);
-            (is_first, buffer.waiting >= FLUSH_BYTES)
+            let is_new = !mem::replace(&mut buffer.listed, true);
+            (is_new, is_first, buffer.waiting >= FLUSH_BYTES)
         };
-        if is_first {
+        if is_new {
             self.lock().push_back(Arc::clone(attempt));
-            self.some.notify_one();
+            if is_first { self.first.notify_one() } else { self.some.notify_one() }
         }
         if is_enough {
             self.enough.notify_one();
@@ -146,17 +151,26 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut due: Option<Sleep> = None;
     let mut last: Option<Duration> = None;
     let mut is_one_long = false;
+    // Whether something is overdue, and waits for a call to return.
+    let mut is_behind = false;
     loop {
-        tokio::select! {
+        let wait = tokio::select! {
             biased;
-            Some(Sent { was_long }) = calls.next() => is_one_long &= !was_long,
-            () = shared.output.enough.notified() => {}
-            () = optional(due.as_mut()) => {}
-            () = shared.output.some.notified(), if due.is_none() => {
-                let silent = last.map_or(FLUSH_AFTER, |last| shared.clock.uptime().saturating_sub(last));
-                due = Some(shared.clock.sleep(FLUSH_AFTER.saturating_sub(silent).max(LINGER)));
-                continue;
+            Some(Sent { was_long }) = calls.next() => {
+                is_one_long &= !was_long;
+                if !is_behind {
+                    continue;
+                }
+                None
             }
+            () = shared.output.enough.notified() => None,
+            () = optional(due.as_mut()) => None,
+            () = shared.output.first.notified() => until(last, LINGER, shared.clock.uptime()),
+            () = shared.output.some.notified(), if due.is_none() => until(last, FLUSH_AFTER, shared.clock.uptime()),
+        };
+        if let Some(wait) = wait {
+            due = Some(shared.clock.sleep(wait));
+            continue;
         }
         due = None;
         while calls.len() < CALLS {
@@ -169,7 +183,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             is_one_long |= is_long;
             calls.push(send(&shared, sendings).map(move |()| Sent { was_long: is_long }));
         }
+        is_behind = !shared.output.lock().is_empty();
     }
+}
+
+/// How long to wait for the next call, so that it follows the last one no sooner than `pace`; `None`: not at all.
+fn until(last: Option<Duration>, pace: Duration, now: Duration) -> Option<Duration> {
+    let wait = (last? + pace).saturating_sub(now);
+    (!wait.is_zero()).then_some(wait)
 }
 
 /// Sends until every piece is acknowledged or nobody wants it.

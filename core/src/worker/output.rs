@@ -112,6 +112,11 @@ impl Buffer {
         taken
     }
 
+    /// Whether some of it has its number.
+    pub(super) fn has_numbers(&self) -> bool {
+        self.next_seq > 0
+    }
+
     pub(super) fn is_full(&self) -> bool {
         let unsent = self.waiting + self.in_flight;
         let is_much = unsent >= LEAST_UNSENT && self.all.0.load(Ordering::Relaxed) >= MOST_OF_ALL;

@@ -19,6 +19,9 @@ pub(crate) struct Docker {
     options: Options,
 }
 
+/// Where the daemon is if nobody said.
+const USUAL: &str = "unix:///var/run/docker.sock";
+
 /// How long a daemon may take to answer when nobody said that there is one.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -107,7 +110,12 @@ pub(crate) async fn open(docker: &Docker, worker: &str) -> anyhow::Result<Option
     match DockerExecutor::open(options).await {
         Ok(executor) => Ok(Some(executor)),
         Err(error) => {
-            tracing::info!(host, %error, "jobs do not run in containers here");
+            // Most machines have none, and nobody asked for it unless they said where it is.
+            if host == USUAL {
+                tracing::debug!(host, %error, "jobs do not run in containers here");
+            } else {
+                tracing::warn!(host, %error, "jobs do not run in containers here");
+            }
             Ok(None)
         }
     }

@@ -8,21 +8,21 @@ use cmdexec_core::Error;
 use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
-    Registered, Registration, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
+    Registration, WorkerService,
 };
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 
 use super::http::{As, Call};
 use super::{Client, download};
-use crate::wire::{self, Packer, body, head, packed};
+use crate::wire::{self, OutputAcks, ReportAcks, Sizes, SpreadOutput, body};
 
 /// The most that a request with output may have.
-const OUTPUT: usize = 4 * 1024 * 1024;
+const OUTPUT: Sizes = Sizes { bytes: 4 * 1024 * 1024, items: ITEMS };
 
 /// The same with reports. The server takes more; smaller ones are repeated sooner.
-const REPORTS: usize = 8 * 1024 * 1024;
+const REPORTS: Sizes = Sizes { bytes: 8 * 1024 * 1024, items: ITEMS };
 
 /// From so much output on, its bytes travel as they are. What is less goes as JSON, which people and proxies can read.
 const PACK_FROM: usize = 16 * 1024;
@@ -44,7 +44,8 @@ impl WorkerService for Client {
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
         let mut beat = wire::Beat::from(&beat);
         beat.worker_id = Some(worker.to_string());
-        let call = Call::post(As::Worker, "/api/workers/heartbeat", body(&beat));
+        // Said again later, it would list less than the worker has by then.
+        let call = Call::post(As::Worker, "/api/workers/heartbeat", body(&beat)).once();
         let ack: wire::BeatAck = self.http.call(&call).await?;
         Ok(ack.into())
     }
@@ -69,45 +70,28 @@ impl WorkerService for Client {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        let mut acks = vec![Ok(OutputAck { cancel: false }); batches.len()];
-        for (call, items) in output(worker, &batches) {
-            let answer: wire::OutputAck = self.http.call(&call).await?;
-            let parts = answer.batches.filter(|parts| parts.len() == items.len()).ok_or(Error::Internal)?;
-            for (item, part) in items.into_iter().zip(parts) {
-                // A batch in several parts is refused if one is, and cancelled if one is.
-                if let Some(ack) = acks.get_mut(item)
-                    && let Ok(OutputAck { cancel }) = *ack
-                {
-                    *ack = part.read().map(|()| OutputAck { cancel: cancel || part.cancel });
-                }
+        let output = SpreadOutput::new(worker, &batches, OUTPUT, PACK_FROM);
+        let mut acks = OutputAcks::new(batches.len());
+        for (body, items) in output.bodies {
+            let mut call = Call::post(As::Worker, "/api/jobs/stream-output", body);
+            if output.is_packed {
+                call = call.header(CONTENT_TYPE, HeaderValue::from_static(wire::PACKED));
             }
+            if !output.is_repeatable {
+                call = call.once();
+            }
+            acks.take(&items, self.http.call(&call).await?)?;
         }
-        Ok(acks)
+        Ok(acks.all())
     }
 
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
-        let mut packer = Packer::new(head(worker, "results"), REPORTS, ITEMS);
-        let mut acks = Vec::with_capacity(attempts.len());
-        for (i, attempt) in attempts.iter().enumerate() {
-            match wire::Report::of(attempt) {
-                Some(report) => {
-                    packer.add(i, &body(&report));
-                    acks.push(Ok(()));
-                }
-                None => acks.push(Err(Error::invalid("outcome", "only the coordinator says that an attempt is lost"))),
-            }
+        let (mut acks, bodies) = ReportAcks::spread(worker, &attempts, REPORTS);
+        for (body, items) in bodies {
+            let call = Call::post(As::Worker, "/api/jobs/submit-result", body);
+            acks.take(&items, self.http.call(&call).await?)?;
         }
-        for (packed, items) in packer.finish() {
-            let call = Call::post(As::Worker, "/api/jobs/submit-result", packed);
-            let answer: wire::ReportAck = self.http.call(&call).await?;
-            let results = answer.results.filter(|all| all.len() == items.len()).ok_or(Error::Internal)?;
-            for (item, result) in items.into_iter().zip(results) {
-                if let Some(ack) = acks.get_mut(item) {
-                    *ack = result.read();
-                }
-            }
-        }
-        Ok(acks)
+        Ok(acks.all())
     }
 
     async fn download(
@@ -138,31 +122,4 @@ impl WorkerService for Client {
         let artifacts: wire::Artifacts = self.http.send(&call, bytes).await?;
         artifacts.file_id.parse().map_err(|_| Error::Internal)
     }
-}
-
-/// The calls that carry output, in its order, each with which batches are in it.
-fn output(worker: &WorkerId, batches: &[OutputBatch]) -> Vec<(Call, Vec<usize>)> {
-    const ROUTE: &str = "/api/jobs/stream-output";
-    // Without numbers, a repetition would be more output.
-    let (mut is_repeatable, mut is_numbered, mut bytes) = (true, true, 0);
-    for batch in batches {
-        match &batch.pieces {
-            OutputPieces::Numbered(chunks) => bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>(),
-            OutputPieces::Plain(chunks) => (is_repeatable, is_numbered) = (is_repeatable && chunks.is_empty(), false),
-        }
-    }
-    if is_numbered && bytes >= PACK_FROM {
-        let kind = HeaderValue::from_static(wire::PACKED);
-        let call = |body| Call::post(As::Worker, ROUTE, body).header(CONTENT_TYPE, kind.clone());
-        return packed(worker, batches, OUTPUT, ITEMS).into_iter().map(|(body, items)| (call(body), items)).collect();
-    }
-    let mut packer = Packer::new(head(worker, "batches"), OUTPUT, ITEMS);
-    for (i, batch) in batches.iter().enumerate() {
-        for part in wire::Batch::parts(batch, OUTPUT / 2) {
-            packer.add(i, &body(&part));
-        }
-    }
-    let call = |body| Call::post(As::Worker, ROUTE, body);
-    let call = |body| if is_repeatable { call(body) } else { call(body).once() };
-    packer.finish().map(|(body, items)| (call(body), items)).collect()
 }

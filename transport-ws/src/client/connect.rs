@@ -131,9 +131,14 @@ impl Target {
     }
 }
 
-/// What a close says of whether to come again.
-pub(super) fn refused(code: u16, reason: &str) -> Failed {
-    let why = format!("the server closed the socket: {reason} ({code})");
+/// That a socket was closed, for people.
+pub(super) fn closed(code: u16, reason: &str) -> String {
+    format!("the server closed the socket: {reason} ({code})")
+}
+
+/// What a close instead of a welcome says of whether to come again.
+fn refused(code: u16, reason: &str) -> Failed {
+    let why = closed(code, reason);
     match Code::from_number(code) {
         Some(Code::Unauthenticated | Code::Expired) => Failed::Refused(Error::Unauthenticated, why),
         Some(Code::Revoked) => Failed::Refused(Error::Forbidden("the server revoked these credentials"), why),

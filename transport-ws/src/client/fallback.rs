@@ -67,7 +67,12 @@ impl WorkerService for Fallback {
     }
 
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        self.either(self.socket.heartbeat(worker, beat.clone()), self.other.heartbeat(worker, beat)).await
+        self.socket.link.begin();
+        // Not one after the other: what it lists may be old by then. The worker beats again.
+        if self.socket.is_open() {
+            return self.socket.heartbeat(worker, beat).await;
+        }
+        self.other.heartbeat(worker, beat).await
     }
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {

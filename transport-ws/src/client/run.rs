@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-use super::connect::{Failed, Stream, jittered, refused};
+use super::connect::{Failed, Stream, closed, jittered};
 use super::link::{Core, State};
 use super::streams::{Sink, Sunk};
 use crate::message::{self, Cancel, Drain, Envelope, Events, Jobs, More, Ready, Void, Welcome};
@@ -141,8 +141,9 @@ async fn opened(
             Event::Socket(SocketEvent::Message(Message::Close(frame))) => {
                 let (code, reason) =
                     frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-                // Answered by the socket when it is read on; nobody waits for that.
-                return refused(code, &reason);
+                // Answered by the socket when it is read on; nobody waits for that. Whether to come again, the next handshake says:
+                // a worker that was removed may still report.
+                return Failed::Unreachable(closed(code, &reason));
             }
             Event::Socket(SocketEvent::Message(_)) => silent = 0,
             Event::Socket(SocketEvent::Flushed) => {}

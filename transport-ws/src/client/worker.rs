@@ -7,25 +7,22 @@ use cmdexec_core::Error;
 use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
 use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces,
-    Registered, Registration, StopStream, WorkerService,
+    FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
+    Registration, StopStream, WorkerService,
 };
-use cmdexec_wire::{self as wire, Packer, body, head, packed};
+use cmdexec_wire::{self as wire, OutputAcks, ReportAcks, Sizes, SpreadOutput, body};
 
 use super::Client;
 use super::link::{Body, Often};
 use super::run::Command;
 use crate::message::Ready;
 
-/// How many bytes of output or reports travel in one message: small enough to be through slow lines before anybody thinks that they
+/// How much output or how many reports travel in one message: little enough to be through slow lines before anybody thinks that they
 /// are gone.
-const MESSAGE: usize = 256 * 1024;
+const MESSAGE: Sizes = Sizes { bytes: 256 * 1024, items: 1_000 };
 
 /// From so much output on, its bytes travel as they are.
 const PACK_FROM: usize = 4 * 1024;
-
-/// How many attempts one message brings.
-const ITEMS: usize = 1_000;
 
 /// How many jobs one call of `lease` gets at most.
 const MOST_LEASES: usize = 1_000;
@@ -44,7 +41,8 @@ impl WorkerService for Client {
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
         let mut beat = wire::Beat::from(&beat);
         beat.worker_id = Some(worker.to_string());
-        let ack: wire::BeatAck = self.link.call("heartbeat", Body::Text(body(&beat)), Often::UntilAnswered).await?;
+        // Said again later, it would list less than the worker has by then.
+        let ack: wire::BeatAck = self.link.call("heartbeat", Body::Text(body(&beat)), Often::Once).await?;
         Ok(ack.into())
     }
 
@@ -87,45 +85,22 @@ impl WorkerService for Client {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        let mut acks = vec![Ok(OutputAck { cancel: false }); batches.len()];
-        let (often, messages) = output(worker, &batches);
-        for (message, items) in messages {
-            let answer: wire::OutputAck = self.link.call("output", message, often).await?;
-            let parts = answer.batches.filter(|parts| parts.len() == items.len()).ok_or(Error::Internal)?;
-            for (item, part) in items.into_iter().zip(parts) {
-                // A batch in several parts is refused if one is, and cancelled if one is.
-                if let Some(ack) = acks.get_mut(item)
-                    && let Ok(OutputAck { cancel }) = *ack
-                {
-                    *ack = part.read().map(|()| OutputAck { cancel: cancel || part.cancel });
-                }
-            }
+        let output = SpreadOutput::new(worker, &batches, MESSAGE, PACK_FROM);
+        let often = if output.is_repeatable { Often::UntilAnswered } else { Often::Once };
+        let mut acks = OutputAcks::new(batches.len());
+        for (body, items) in output.bodies {
+            let body = if output.is_packed { Body::Packed(body) } else { Body::Text(body) };
+            acks.take(&items, self.link.call("output", body, often).await?)?;
         }
-        Ok(acks)
+        Ok(acks.all())
     }
 
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
-        let mut packer = Packer::new(head(worker, "results"), MESSAGE, ITEMS);
-        let mut acks = Vec::with_capacity(attempts.len());
-        for (i, attempt) in attempts.iter().enumerate() {
-            match wire::Report::of(attempt) {
-                Some(report) => {
-                    packer.add(i, &body(&report));
-                    acks.push(Ok(()));
-                }
-                None => acks.push(Err(Error::invalid("outcome", "only the coordinator says that an attempt is lost"))),
-            }
+        let (mut acks, bodies) = ReportAcks::spread(worker, &attempts, MESSAGE);
+        for (body, items) in bodies {
+            acks.take(&items, self.link.call("results", Body::Text(body), Often::UntilAnswered).await?)?;
         }
-        for (message, items) in packer.finish() {
-            let answer: wire::ReportAck = self.link.call("results", Body::Text(message), Often::UntilAnswered).await?;
-            let results = answer.results.filter(|all| all.len() == items.len()).ok_or(Error::Internal)?;
-            for (item, result) in items.into_iter().zip(results) {
-                if let Some(ack) = acks.get_mut(item) {
-                    *ack = result.read();
-                }
-            }
-        }
-        Ok(acks)
+        Ok(acks.all())
     }
 
     async fn download(
@@ -163,32 +138,4 @@ impl Drop for Asked<'_> {
         // Where there is no room, the next command or job makes the task look.
         self.client.link.try_tell(Command::Credit(self.worker.clone()));
     }
-}
-
-/// The messages that carry output, in its order, each with which batches are in it; and whether they may be sent again.
-fn output(worker: &WorkerId, batches: &[OutputBatch]) -> (Often, Vec<(Body, Vec<usize>)>) {
-    // Without numbers, a repetition would be more output.
-    let (mut often, mut is_numbered, mut bytes) = (Often::UntilAnswered, true, 0);
-    for batch in batches {
-        match &batch.pieces {
-            OutputPieces::Numbered(chunks) => bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>(),
-            OutputPieces::Plain(chunks) => {
-                is_numbered = false;
-                if !chunks.is_empty() {
-                    often = Often::Once;
-                }
-            }
-        }
-    }
-    if is_numbered && bytes >= PACK_FROM {
-        let packed = packed(worker, batches, MESSAGE, ITEMS).into_iter();
-        return (often, packed.map(|(message, items)| (Body::Packed(message), items)).collect());
-    }
-    let mut packer = Packer::new(head(worker, "batches"), MESSAGE, ITEMS);
-    for (i, batch) in batches.iter().enumerate() {
-        for part in wire::Batch::parts(batch, MESSAGE / 2) {
-            packer.add(i, &body(&part));
-        }
-    }
-    (often, packer.finish().map(|(message, items)| (Body::Text(message), items)).collect())
 }

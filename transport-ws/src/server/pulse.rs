@@ -68,7 +68,7 @@ impl Pulse {
         let stuck = self.stuck.map_or(self.write_timeout, |since| left(since, self.write_timeout));
         // Only who was asked can have kept silent: this process may have slept.
         let silent = match self.pinged {
-            Some(at) => left(at, 2 * self.interval - ping_after(self.interval)),
+            Some(at) => left(at, answer_within(self.interval)),
             None => left(self.heard, ping_after(self.interval)),
         };
         let due = match (stuck.is_zero(), silent.is_zero(), self.pinged) {
@@ -80,7 +80,7 @@ impl Pulse {
             }
             (false, false, _) => Due::Nothing,
         };
-        let next = if due == Due::Ping { 2 * self.interval - ping_after(self.interval) } else { silent };
+        let next = if due == Due::Ping { answer_within(self.interval) } else { silent };
         self.wake = self.clock.sleep(next.min(stuck).max(Duration::from_millis(1)));
         due
     }
@@ -89,6 +89,11 @@ impl Pulse {
 /// After how long a silence a peer is pinged: somewhat more than what lies between two beats.
 fn ping_after(interval: Duration) -> Duration {
     interval + interval / 4
+}
+
+/// How long a peer has to answer a ping: the rest of two intervals.
+fn answer_within(interval: Duration) -> Duration {
+    interval / 4 * 3
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub(super) struct Session {
     calls: usize,
     call_bytes: usize,
     pace: Pace,
+    /// What is said at the end, once everything that was asked for is answered.
+    leaving: Option<Closing>,
     /// What is to be sent.
     outbox: Vec<Message>,
 }
@@ -63,6 +65,8 @@ pub(super) enum Done {
     Leased(Leased),
     /// A worker has cancelled jobs.
     Stops(Stopped),
+    /// A worker was removed.
+    Removed(WorkerId),
     /// A subscription has its stream.
     Opened(Opened),
     /// A subscription has events.
@@ -112,18 +116,19 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         calls: 0,
         call_bytes: 0,
         pace: Pace { most: options.max_messages_per_second, read: 0, since: shared.clock.uptime(), rest: None },
+        leaving: None,
         outbox: Vec::new(),
         shared: Arc::clone(shared),
     };
     let mut expiry = shared.clock.sleep(expires.after(LEEWAY).since(shared.clock.now()));
     let mut pulse = Pulse::new(Arc::clone(&shared.clock), options.ping_interval, options.write_timeout);
-    let mut is_closing = false;
+    session.follow_bound();
     loop {
         let may_read = session.may_read(socket.unflushed());
         let event = tokio::select! {
             biased;
             () = place.revoked.cancelled() => Event::Revoked,
-            () = shared.closing.cancelled(), if !is_closing => Event::Closing,
+            () = shared.closing.cancelled(), if session.leaving.is_none() => Event::Closing,
             Some(done) = session.doing.next(), if !session.doing.is_empty() => Event::Done(done),
             event = socket.next(may_read) => Event::Socket(event),
             () = rested(&mut session.pace.rest) => Event::Rested,
@@ -162,9 +167,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 Flow::Go
             }
             Event::Closing => {
-                is_closing = true;
-                session.credits.stop();
-                session.subscriptions.clear();
+                session.leave(Closing::new(Code::GoingAway, "the server ends"));
                 // So that workers drain their credits and say what they have to say elsewhere.
                 session.outbox.push(message::text("drain", None, &serde_json::json!({})));
                 Flow::Go
@@ -175,8 +178,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         session.outbox.drain(..).for_each(|message| socket.send(message));
         pulse.waits(socket.unflushed());
         match flow {
-            Flow::Go if is_closing && session.calls == 0 && session.credits.is_idle() => {
-                return Some(Closing::new(Code::GoingAway, "the server ends"));
+            Flow::Go if session.leaving.is_some() && session.calls == 0 && session.credits.is_idle() => {
+                return session.leaving;
             }
             Flow::Go => {}
             Flow::End(closing) => return closing,
@@ -235,10 +238,19 @@ impl Session {
     /// Whether the next message may be read: its peer takes what it is sent, and does not ask for too much at once.
     fn may_read(&self, unsent: usize) -> bool {
         let options = &self.shared.options;
-        self.pace.rest.is_none()
+        let is_unwanted = self.leaving.as_ref().is_some_and(|closing| closing.code == Code::Revoked);
+        !is_unwanted
+            && self.pace.rest.is_none()
             && unsent < options.max_unsent
             && self.calls < options.max_calls
             && self.call_bytes < options.max_call_bytes
+    }
+
+    /// Ends once everything that was asked for is answered. Who is no longer wanted is not heard meanwhile.
+    pub(super) fn leave(&mut self, closing: Closing) {
+        self.leaving.get_or_insert(closing);
+        self.credits.stop();
+        self.subscriptions.clear();
     }
 
     fn message(&mut self, message: Message) -> Flow {
@@ -377,6 +389,7 @@ impl Session {
             }
             Done::Leased(leased) => self.leased(leased),
             Done::Stops(stops) => self.stopped(stops),
+            Done::Removed(worker) => self.removed(&worker),
             Done::Opened(opened) => self.opened(opened),
             Done::Given(given) => self.given(given),
         }

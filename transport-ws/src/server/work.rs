@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, WorkerId};
-use cmdexec_core::service::{FinishedAttempt, LeaseRequest, OutputBatch, OutputPieces, StopStream, WorkerService};
+use cmdexec_core::service::{LeaseRequest, OutputBatch, OutputPieces, Registration, StopStream, WorkerService};
 use cmdexec_wire as wire;
 use cmdexec_wire::read::{self, Malformed};
 use futures_util::{FutureExt, StreamExt};
@@ -33,6 +33,17 @@ pub(super) struct Stopped {
     stops: StopStream,
 }
 
+/// A worker's request: what is needed to begin with it.
+struct Request<'s> {
+    session: &'s mut Session,
+    id: u64,
+    /// How long it was.
+    bytes: usize,
+    work: Arc<dyn WorkerService>,
+    /// The worker that the token speaks for, if it is one.
+    bound: Option<WorkerId>,
+}
+
 /// Takes in a worker's message.
 pub(super) fn take(session: &mut Session, envelope: &Envelope<'_>, bytes: usize) -> Result<(), Closing> {
     let Served::Worker { work, bound } = &session.who else { return Ok(()) };
@@ -53,22 +64,17 @@ pub(super) fn take(session: &mut Session, envelope: &Envelope<'_>, bytes: usize)
         return Ok(());
     }
     let id = Session::id(envelope)?;
+    let mut request = Request { session, id, bytes, work, bound };
     let begun = match &*envelope.kind {
-        "register" => register(session, id, bytes, work, bound.as_ref(), body),
-        "heartbeat" => heartbeat(session, id, bytes, work, bound.as_ref(), body),
-        "output" => read::output(body)
-            .map(|read| read.and_then(|output| append(session, id, bytes, work, bound.as_ref(), output))),
-        "results" => read::reports(body)
-            .map(|read| read.and_then(|report| finish(session, id, bytes, work, bound.as_ref(), report))),
-        "ready" => Ok(ask(session, id, bytes, work, bound.as_ref(), envelope)),
-        "drain" => Ok(drain(session, id, bound.as_ref(), envelope)),
-        _ => Ok(started(session, id, bytes, work, bound.as_ref(), envelope)),
+        "register" => read::registration(body).map(|read| read.and_then(|read| request.register(read))),
+        "heartbeat" => read::beat(body).map(|read| read.and_then(|read| request.heartbeat(read))),
+        "output" => read::output(body).map(|read| read.and_then(|read| request.append(read))),
+        "results" => read::reports(body).map(|read| read.and_then(|read| request.finish(read))),
+        "ready" => Ok(request.ask(envelope)),
+        "drain" => Ok(request.drain(envelope)),
+        _ => Ok(request.started(envelope)),
     };
-    match begun {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => session.refuse(id, error),
-        Err(Malformed(why)) => session.refuse(id, Error::invalid("body", why)),
-    }
+    request.begun(begun);
     Ok(())
 }
 
@@ -78,19 +84,15 @@ pub(super) fn packed(session: &mut Session, id: u64, packed: &Bytes, bytes: usiz
         return Err(Closing::new(Code::Malformed, "only workers send output"));
     };
     let (work, bound) = (Arc::clone(work), bound.clone());
-    let begun = read::packed(packed)
-        .map(|read| read.and_then(|output| append(session, id, bytes, work, bound.as_ref(), output)));
-    match begun {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => session.refuse(id, error),
-        Err(Malformed(why)) => session.refuse(id, Error::invalid("body", why)),
-    }
+    let mut request = Request { session, id, bytes, work, bound };
+    let begun = read::packed(packed).map(|read| read.and_then(|read| request.append(read)));
+    request.begun(begun);
     Ok(())
 }
 
 impl Session {
     /// Lets a worker that was heard of hear at once of what is cancelled.
-    pub(super) fn follow_stops(&mut self, work: &Work, worker: &WorkerId) {
+    pub(super) fn follow_stops(&mut self, work: &Arc<dyn WorkerService>, worker: &WorkerId) {
         if self.stopping.len() < MOST_STOPPING && self.stopping.insert(worker.clone()) {
             let (work, worker) = (Arc::clone(work), worker.clone());
             self.doing.push(
@@ -106,6 +108,22 @@ impl Session {
         }
     }
 
+    /// Lets the worker whose token this is be heard of from the beginning.
+    pub(super) fn follow_bound(&mut self) {
+        if let Served::Worker { work, bound: Some(worker) } = &self.who {
+            let (work, worker) = (Arc::clone(work), worker.clone());
+            self.follow_stops(&work, &worker);
+        }
+    }
+
+    /// A worker was removed: the socket ends if it speaks for no other. The service refuses what it asks for either way.
+    pub(super) fn removed(&mut self, worker: &WorkerId) {
+        self.stopping.remove(worker);
+        if self.stopping.is_empty() {
+            self.leave(Closing::new(Code::Revoked, "the worker was removed"));
+        }
+    }
+
     /// Says that jobs are to be stopped.
     pub(super) fn stopped(&mut self, stopped: Stopped) {
         let Stopped { worker, jobs, stops } = stopped;
@@ -118,13 +136,9 @@ impl Session {
 async fn next_stops(worker: WorkerId, mut stops: StopStream) -> Done {
     match stops.next().await {
         Some(jobs) => Done::Stops(Stopped { worker, jobs, stops }),
-        // Its heartbeats tell the worker.
-        None => pending().await,
+        None => Done::Removed(worker),
     }
 }
-
-type Begun = Result<(), Error>;
-type Work = Arc<dyn WorkerService>;
 
 /// Whose a message is: as it says itself, if the token may speak for that one; else as the token says.
 fn named(said: Option<WorkerId>, bound: Option<&WorkerId>) -> Result<WorkerId, Error> {
@@ -140,175 +154,144 @@ fn said(text: Option<&str>) -> Result<Option<WorkerId>, Error> {
     text.map(str::parse::<WorkerId>).transpose().map_err(|error| Error::invalid("workerId", error.to_string()))
 }
 
-fn register(
-    session: &mut Session,
-    id: u64,
-    bytes: usize,
-    work: Work,
-    bound: Option<&WorkerId>,
-    body: &[u8],
-) -> Result<Begun, Malformed> {
-    let mut registration = match read::registration(body)? {
-        Ok(registration) => registration,
-        Err(error) => return Ok(Err(error)),
-    };
-    if bound.is_some() {
-        match named(registration.worker.take(), bound) {
-            Ok(worker) => registration.worker = Some(worker),
-            Err(error) => return Ok(Err(error)),
+impl Request<'_> {
+    /// Refuses what could not be begun with.
+    fn begun(self, begun: Result<Result<(), Error>, Malformed>) {
+        match begun {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.session.refuse(self.id, error),
+            Err(Malformed(why)) => self.session.refuse(self.id, Error::invalid("body", why)),
         }
     }
-    if let Some(worker) = &registration.worker {
-        session.follow_stops(&work, worker);
-    }
-    let shared = Arc::clone(&session.shared);
-    session.call(id, bytes, async move {
-        shared.limits.worker(&shared.limits.registrations, registration.worker.as_ref()).await?;
-        let registered = work.register(registration).await?;
-        Ok(wire::Registered::from(&registered))
-    });
-    Ok(Ok(()))
-}
 
-fn heartbeat(
-    session: &mut Session,
-    id: u64,
-    bytes: usize,
-    work: Work,
-    bound: Option<&WorkerId>,
-    body: &[u8],
-) -> Result<Begun, Malformed> {
-    let read = read::beat(body)?;
-    let named = read.and_then(|read::Beat { worker: said, beat }| Ok((named(said, bound)?, beat)));
-    Ok(named.map(|(worker, beat)| {
-        session.follow_stops(&work, &worker);
-        let shared = Arc::clone(&session.shared);
-        session.call(id, bytes, async move {
+    fn worker(&self, said: Option<WorkerId>) -> Result<WorkerId, Error> {
+        named(said, self.bound.as_ref())
+    }
+
+    fn call<T: serde::Serialize>(&mut self, call: impl Future<Output = Result<T, Error>> + Send + 'static) {
+        self.session.call(self.id, self.bytes, call);
+    }
+
+    fn register(&mut self, mut registration: Registration) -> Result<(), Error> {
+        if self.bound.is_some() {
+            registration.worker = Some(self.worker(registration.worker.take())?);
+        }
+        if let Some(worker) = &registration.worker {
+            self.session.follow_stops(&self.work, worker);
+        }
+        let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.session.shared));
+        self.call(async move {
+            shared.limits.worker(&shared.limits.registrations, registration.worker.as_ref()).await?;
+            let registered = work.register(registration).await?;
+            Ok(wire::Registered::from(&registered))
+        });
+        Ok(())
+    }
+
+    fn heartbeat(&mut self, read::Beat { worker, beat }: read::Beat) -> Result<(), Error> {
+        let worker = self.worker(worker)?;
+        self.session.follow_stops(&self.work, &worker);
+        let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.session.shared));
+        self.call(async move {
             shared.limits.worker(&shared.limits.heartbeats, Some(&worker)).await?;
             let reply = work.heartbeat(&worker, beat).await?;
             Ok(wire::BeatAck::from(&reply))
         });
-    }))
-}
-
-fn append(
-    session: &mut Session,
-    id: u64,
-    bytes: usize,
-    work: Work,
-    bound: Option<&WorkerId>,
-    output: read::Output,
-) -> Begun {
-    let worker = named(output.worker, bound)?;
-    append_as(session, id, bytes, work, worker, output.batches);
-    Ok(())
-}
-
-fn append_as(session: &mut Session, id: u64, bytes: usize, work: Work, worker: WorkerId, batches: Vec<OutputBatch>) {
-    let last = |batch: &OutputBatch| match &batch.pieces {
-        OutputPieces::Numbered(chunks) => chunks.iter().map(|chunk| chunk.seq).max(),
-        OutputPieces::Plain(_) => None,
-    };
-    let seqs: Vec<_> = batches.iter().map(last).collect();
-    session.call(id, bytes, async move {
-        let acks = work.append_output(&worker, batches).await?.into_iter();
-        let acks = acks.zip(seqs).map(|(ack, seq)| match ack {
-            Ok(ack) => Ok(wire::BatchAck { seq, ..wire::BatchAck::accepted(ack.cancel) }),
-            Err(error) => wire::BatchAck::refused(error),
-        });
-        let acks: Vec<_> = acks.collect::<Result<_, Error>>()?;
-        let cancel = acks.iter().any(|ack| ack.cancel);
-        Ok(wire::OutputAck { ok: true, cancel, batches: Some(acks) })
-    });
-}
-
-fn finish(
-    session: &mut Session,
-    id: u64,
-    bytes: usize,
-    work: Work,
-    bound: Option<&WorkerId>,
-    report: read::Report,
-) -> Begun {
-    let worker = named(report.worker, bound)?;
-    if !report.zips.is_empty() {
-        return Err(Error::invalid("resultZipBase64", "is not taken here: upload it by HTTP"));
+        Ok(())
     }
-    let attempts: Vec<FinishedAttempt> = report.attempts;
-    session.call(id, bytes, async move {
-        let acks = work.finish(&worker, attempts).await?.into_iter();
-        let acks = acks.map(|ack| match ack {
-            Ok(()) => Ok(wire::BatchAck::accepted(false)),
-            Err(error) => wire::BatchAck::refused(error),
-        });
-        Ok(wire::ReportAck { ok: true, results: Some(acks.collect::<Result<_, Error>>()?) })
-    });
-    Ok(())
-}
 
-/// A question that is answered once.
-fn ask(
-    session: &mut Session,
-    id: u64,
-    bytes: usize,
-    work: Work,
-    bound: Option<&WorkerId>,
-    envelope: &Envelope<'_>,
-) -> Begun {
-    let ready: Ready = envelope.parse().map_err(|why| Error::invalid("body", why))?;
-    let worker = named(said(ready.worker_id.as_deref())?, bound)?;
-    let Some(wait) = ready.wait_ms else {
-        return Err(Error::invalid("waitMs", "is required where there is an id; without one, credits stand"));
-    };
-    if !(1..=MOST_LEASES).contains(&ready.credits) {
-        return Err(Error::invalid("credits", format!("must be a whole number from 1 to {MOST_LEASES}")));
+    fn append(&mut self, output: read::Output) -> Result<(), Error> {
+        let worker = self.worker(output.worker)?;
+        self.append_as(worker, output.batches);
+        Ok(())
     }
-    let wait = Duration::from_millis(wait);
-    if wait > MOST_WAIT {
-        return Err(Error::invalid("waitMs", "must be at most 60000"));
-    }
-    let closing = session.shared.closing.clone();
-    let call = async move {
-        let leased = tokio::select! {
-            biased;
-            leased = work.lease(&worker, LeaseRequest { max: ready.credits, wait }) => leased?,
-            // What was claimed for a question that is dropped goes back.
-            () = closing.cancelled() => Vec::new(),
+
+    fn append_as(&mut self, worker: WorkerId, batches: Vec<OutputBatch>) {
+        let last = |batch: &OutputBatch| match &batch.pieces {
+            OutputPieces::Numbered(chunks) => chunks.iter().map(|chunk| chunk.seq).max(),
+            OutputPieces::Plain(_) => None,
         };
-        Ok(wire::Leases { jobs: leased.iter().map(wire::Lease::from).collect() })
-    };
-    if wait.is_zero() {
-        session.call(id, bytes, call);
-    } else {
-        session.long_call(id, bytes, call);
+        let seqs: Vec<_> = batches.iter().map(last).collect();
+        let work = Arc::clone(&self.work);
+        self.call(async move {
+            let acks = work.append_output(&worker, batches).await?.into_iter();
+            let acks = acks.zip(seqs).map(|(ack, seq)| match ack {
+                Ok(ack) => Ok(wire::BatchAck { seq, ..wire::BatchAck::accepted(ack.cancel) }),
+                Err(error) => wire::BatchAck::refused(error),
+            });
+            let acks: Vec<_> = acks.collect::<Result<_, Error>>()?;
+            let cancel = acks.iter().any(|ack| ack.cancel);
+            Ok(wire::OutputAck { ok: true, cancel, batches: Some(acks) })
+        });
     }
-    Ok(())
-}
 
-fn drain(session: &mut Session, id: u64, bound: Option<&WorkerId>, envelope: &Envelope<'_>) -> Begun {
-    let drain: Drain = envelope.parse().map_err(|why| Error::invalid("body", why))?;
-    let worker = named(said(drain.worker_id.as_deref())?, bound)?;
-    session.drain(&worker, id);
-    Ok(())
-}
+    fn finish(&mut self, report: read::Report) -> Result<(), Error> {
+        let worker = self.worker(report.worker)?;
+        if !report.zips.is_empty() {
+            return Err(Error::invalid("resultZipBase64", "is not taken here: upload it by HTTP"));
+        }
+        let (work, attempts) = (Arc::clone(&self.work), report.attempts);
+        self.call(async move {
+            let acks = work.finish(&worker, attempts).await?.into_iter();
+            let acks = acks.map(|ack| match ack {
+                Ok(()) => Ok(wire::BatchAck::accepted(false)),
+                Err(error) => wire::BatchAck::refused(error),
+            });
+            Ok(wire::ReportAck { ok: true, results: Some(acks.collect::<Result<_, Error>>()?) })
+        });
+        Ok(())
+    }
 
-/// What a worker has begun with: whether it is to be stopped already.
-fn started(
-    session: &mut Session,
-    id: u64,
-    bytes: usize,
-    work: Work,
-    bound: Option<&WorkerId>,
-    envelope: &Envelope<'_>,
-) -> Begun {
-    let started: Started = envelope.parse().map_err(|why| Error::invalid("body", why))?;
-    let worker = named(said(started.worker_id.as_deref())?, bound)?;
-    let batch = |held: wire::Held| {
-        let token = held.lease_token.parse().map_err(|_| Error::invalid("leaseToken", "is not a lease token"))?;
-        let pieces = OutputPieces::Numbered(Vec::new());
-        Ok(OutputBatch { job: JobId::from_uuid(held.job_id), token: Some(token), pieces })
-    };
-    let batches = started.jobs.into_iter().map(batch).collect::<Result<_, Error>>()?;
-    append_as(session, id, bytes, work, worker, batches);
-    Ok(())
+    /// A question that is answered once.
+    fn ask(&mut self, envelope: &Envelope<'_>) -> Result<(), Error> {
+        let ready: Ready = envelope.parse().map_err(|why| Error::invalid("body", why))?;
+        let worker = self.worker(said(ready.worker_id.as_deref())?)?;
+        let Some(wait) = ready.wait_ms else {
+            return Err(Error::invalid("waitMs", "is required where there is an id; without one, credits stand"));
+        };
+        if !(1..=MOST_LEASES).contains(&ready.credits) {
+            return Err(Error::invalid("credits", format!("must be a whole number from 1 to {MOST_LEASES}")));
+        }
+        let wait = Duration::from_millis(wait);
+        if wait > MOST_WAIT {
+            return Err(Error::invalid("waitMs", "must be at most 60000"));
+        }
+        let (work, closing) = (Arc::clone(&self.work), self.session.shared.closing.clone());
+        let call = async move {
+            let leased = tokio::select! {
+                biased;
+                leased = work.lease(&worker, LeaseRequest { max: ready.credits, wait }) => leased?,
+                // What was claimed for a question that is dropped goes back.
+                () = closing.cancelled() => Vec::new(),
+            };
+            Ok(wire::Leases { jobs: leased.iter().map(wire::Lease::from).collect() })
+        };
+        if wait.is_zero() {
+            self.call(call);
+        } else {
+            self.session.long_call(self.id, self.bytes, call);
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, envelope: &Envelope<'_>) -> Result<(), Error> {
+        let drain: Drain = envelope.parse().map_err(|why| Error::invalid("body", why))?;
+        let worker = self.worker(said(drain.worker_id.as_deref())?)?;
+        self.session.drain(&worker, self.id);
+        Ok(())
+    }
+
+    /// What a worker has begun with: whether it is to be stopped already.
+    fn started(&mut self, envelope: &Envelope<'_>) -> Result<(), Error> {
+        let started: Started = envelope.parse().map_err(|why| Error::invalid("body", why))?;
+        let worker = self.worker(said(started.worker_id.as_deref())?)?;
+        let batch = |held: wire::Held| {
+            let token = held.lease_token.parse().map_err(|_| Error::invalid("leaseToken", "is not a lease token"))?;
+            let pieces = OutputPieces::Numbered(Vec::new());
+            Ok(OutputBatch { job: JobId::from_uuid(held.job_id), token: Some(token), pieces })
+        };
+        let batches = started.jobs.into_iter().map(batch).collect::<Result<_, Error>>()?;
+        self.append_as(worker, batches);
+        Ok(())
+    }
 }

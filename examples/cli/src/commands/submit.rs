@@ -79,7 +79,8 @@ async fn download(jobs: &dyn JobService, job: &JobView, directory: &Path, quiet:
     let into = directory.to_owned();
     let count = tokio::task::spawn_blocking(move || files::unpack(zip, &into)).await??;
     if !quiet {
-        eprintln!("cmdexec: {count} files in {}", directory.display());
+        let files = if count == 1 { "file" } else { "files" };
+        eprintln!("cmdexec: {count} {files} in {}", directory.display());
     }
     Ok(())
 }

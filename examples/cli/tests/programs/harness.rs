@@ -31,7 +31,7 @@ pub(crate) fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
 
 /// Where the programs are. Cargo builds those of other packages beside this one's when the whole workspace is tested;
 /// otherwise, or if they are older than their source, they are built here.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let own = PathBuf::from(env!("CARGO_BIN_EXE_cmdexec"));
     if name == "cmdexec" {
@@ -57,6 +57,9 @@ fn newest_source() -> SystemTime {
         "core/launcher",
         "store-sqlite/src",
         "transport-http/src",
+        "transport-ws/src",
+        "wire/src",
+        "store-mongo/src",
         "executor-docker/src",
         "executor-docker/init",
     ];

@@ -7,4 +7,6 @@ mod containers;
 mod crash;
 mod files;
 mod harness;
+mod push;
+mod relay;
 mod shutdown;

@@ -1,0 +1,135 @@
+//! What a client does when its socket breaks, or is there no longer though nobody said so, before a server that does what it is told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
+
+use std::time::Duration;
+
+use cmdexec_core::Error;
+use cmdexec_core::id::WorkerId;
+use cmdexec_core::service::{Heartbeat, Registration, Usage, WorkerService, WorkerStatus};
+use cmdexec_core::time::{Clock, SystemClock};
+use cmdexec_transport_ws::Client;
+use cmdexec_transport_ws::client::Options;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+/// How often the server would like to hear something.
+const INTERVAL_MS: u64 = 400;
+const INTERVAL: Duration = Duration::from_millis(INTERVAL_MS);
+
+/// Speaks the client's version.
+#[expect(clippy::result_large_err, clippy::unnecessary_wraps, reason = "tungstenite asks for this form")]
+fn versioned(_: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    response.headers_mut().insert("sec-websocket-protocol", "cmdexec.v1".parse().unwrap());
+    Ok(response)
+}
+
+/// A server that says what it is told to.
+struct Server(TcpListener);
+
+struct Socket(WebSocketStream<TcpStream>);
+
+impl Server {
+    async fn start() -> (Self, Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut options = Options::default();
+        options.backoff = Duration::from_millis(2);
+        let client = Client::builder(format!("ws://{}", listener.local_addr().unwrap())).worker_token("any");
+        (Self(listener), client.options(options).build().unwrap())
+    }
+
+    /// The next socket, made welcome.
+    async fn accept(&self) -> Socket {
+        let accepted = tokio::time::timeout(Duration::from_secs(20), self.0.accept()).await;
+        let (stream, _) = accepted.expect("the client does not come").unwrap();
+        let mut socket = Socket(tokio_tungstenite::accept_hdr_async(stream, versioned).await.unwrap());
+        let limits = json!({"messageBytes": 65536, "messagesPerSecond": 100, "requests": 10, "requestBytes": 65536});
+        let body = json!({
+            "version": 1, "as": "worker", "expiresAt": "2099-01-01T00:00:00.000Z",
+            "pingIntervalMs": INTERVAL_MS, "limits": limits,
+        });
+        socket.say(&json!({"type": "welcome", "body": body})).await;
+        socket
+    }
+}
+
+impl Socket {
+    async fn say(&mut self, message: &Value) {
+        self.0.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// The next message of the client's.
+    async fn next(&mut self) -> Value {
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(20), self.0.next()).await;
+            if let Message::Text(text) = next.expect("nothing came").unwrap().unwrap() {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+}
+
+fn beat() -> Heartbeat {
+    Heartbeat { usage: Usage { status: WorkerStatus::Idle, cpu: 0.0, ram: 0.0 }, held: Some(Vec::new()) }
+}
+
+#[tokio::test]
+async fn a_beat_is_not_said_again_but_what_is_harmless_to_repeat_is() {
+    let (server, client) = Server::start().await;
+    let worker: WorkerId = "w".parse().unwrap();
+    let beating = tokio::spawn({
+        let (client, worker) = (client.clone(), worker.clone());
+        async move { client.heartbeat(&worker, beat()).await }
+    });
+    let mut socket = server.accept().await;
+    assert_eq!(socket.next().await["type"], "heartbeat");
+    let registering = tokio::spawn({
+        let client = client.clone();
+        async move { client.register(Registration::new("h", 1, 64)).await }
+    });
+    assert_eq!(socket.next().await["type"], "register");
+    drop(socket);
+
+    let mut socket = server.accept().await;
+    let again = socket.next().await;
+    assert_eq!(again["type"], "register", "first of all what was not answered, and no beat");
+    let registered =
+        json!({"ok": true, "workerId": "w", "heartbeatIntervalMs": 1000, "pollIntervalMs": 1000, "leaseMs": 3000});
+    socket.say(&json!({"type": "ok", "id": again["id"], "body": registered})).await;
+    assert_eq!(registering.await.unwrap().unwrap().worker, worker);
+    assert!(matches!(beating.await.unwrap(), Err(Error::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn a_server_that_has_fallen_silent_is_given_up_within_two_intervals() {
+    let (server, client) = Server::start().await;
+    let opening = tokio::spawn({
+        let client = client.clone();
+        async move { client.opened().await }
+    });
+    // From now on it reads nothing and says nothing, and nobody closes the connection.
+    let silent = server.accept().await;
+    let begun = SystemClock.uptime();
+    opening.await.unwrap();
+    client.closed().await;
+    let took = SystemClock.uptime().saturating_sub(begun);
+    assert!(took > INTERVAL, "it was given the time to answer: {took:?}");
+    assert!(client.trouble().unwrap().contains("two intervals"), "{:?}", client.trouble());
+
+    // One that answers pings, as reading does, is kept.
+    let mut heard = server.accept().await;
+    let reading = tokio::spawn(async move { while heard.0.next().await.is_some() {} });
+    client.opened().await;
+    assert!(tokio::time::timeout(INTERVAL * 4, client.closed()).await.is_err());
+    reading.abort();
+    drop(silent);
+}
