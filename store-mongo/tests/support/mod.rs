@@ -10,6 +10,7 @@
     reason = "not every test uses all of it, and one fails by panicking"
 )]
 
+pub(crate) mod lesser;
 #[cfg(unix)]
 pub(crate) mod set;
 
