@@ -21,7 +21,7 @@ use crate::jobs::{date, rank};
 use crate::schema::NOTICES;
 
 /// The pause between two writes. What happens in between goes together.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How much waits to be told at the most. Beyond, the others are told that they have missed something.
 const MOST: usize = 16_384;
