@@ -1,16 +1,18 @@
 //! The connection: collections, the names of operations, and how a command is sent until its outcome is known.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cmdexec_core::store::ErrorKind;
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Binary, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 use mongodb::{Client, Collection, Database};
 use tokio_util::task::TaskTracker;
 
+use crate::bell::Bell;
 use crate::clock::ServerClock;
 use crate::error::Error;
 use crate::schema;
@@ -38,6 +40,8 @@ pub(crate) struct Mongo {
     pub(crate) database: Database,
     pub(crate) clock: ServerClock,
     pub(crate) ops: Ops,
+    /// Tells the other stores what this one has written.
+    pub(crate) bell: Arc<Bell>,
     /// What is under way on behalf of callers.
     pub(crate) tasks: TaskTracker,
 }
@@ -59,15 +63,7 @@ impl Ops {
     }
 
     pub(crate) fn next(&self) -> Op {
-        self.name(self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// The least and the greatest name of this store's operations.
-    pub(crate) fn bounds(&self) -> (Op, Op) {
-        (self.name(0), self.name(u64::MAX))
-    }
-
-    fn name(&self, n: u64) -> Op {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
         let mut op = [0; 16];
         let (instance, number) = op.split_at_mut(8);
         instance.copy_from_slice(&self.instance);
@@ -219,13 +215,4 @@ where
 /// Sixteen bytes, as BSON has them.
 pub(crate) fn binary(bytes: impl Into<Vec<u8>>) -> Binary {
     Binary { subtype: BinarySubtype::Generic, bytes: bytes.into() }
-}
-
-/// The condition that a field names an operation of another store.
-pub(crate) fn of_others(field: &str, ops: &Ops) -> Document {
-    let (least, greatest) = ops.bounds();
-    doc! { "$or": [
-        { field: { "$lt": binary(least) } },
-        { field: { "$gt": binary(greatest) } },
-    ] }
 }

@@ -1,13 +1,14 @@
-//! What others write, by a change stream.
+//! What others write, by a change stream over what they tell ([`Bell`](crate::bell::Bell)): one event for many writes.
 //!
-//! One stream over the database, of which the server leaves out what this store itself has written and everything but names,
-//! statuses and places. It takes itself up again where it broke off; where the server can't do that any more, a notice says
+//! It takes itself up again where it broke off; where the server can't do that any more, a notice says
 //! that others were missed. A server without change streams has no notices, and the coordinator's sweep finds what they
 //! would have said.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cmdexec_core::id::JobId;
 use cmdexec_core::job::{Place, Status};
 use cmdexec_core::store::{Notice, Notices};
 use futures_util::{StreamExt, stream};
@@ -15,10 +16,10 @@ use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ResumeToken;
 
-use crate::client::{Mongo, of_others};
+use crate::client::{Mongo, binary};
 use crate::error::Error;
-use crate::jobs::{Decoder, id_of, priority};
-use crate::schema::{JOBS, LOGS};
+use crate::jobs::{Decoder, priority};
+use crate::schema::NOTICES;
 
 /// The pause before a stream is begun again that broke.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -28,7 +29,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Follows what others write, until the store is closed.
 pub(crate) fn notices(mongo: Arc<Mongo>) -> Notices {
-    let feed = Feed { mongo, decoder: Decoder::default(), stream: None, token: None };
+    let feed = Feed { mongo, decoder: Decoder::default(), stream: None, token: None, told: VecDeque::new() };
     let notices = stream::unfold(feed, |mut feed| async move {
         let notice = feed.next().await?;
         Some((notice, feed))
@@ -42,6 +43,8 @@ struct Feed {
     stream: Option<ChangeStream<RawDocumentBuf>>,
     /// Where to take it up again.
     token: Option<ResumeToken>,
+    /// What the last event told, as far as it was not taken yet.
+    told: VecDeque<Notice>,
 }
 
 impl Feed {
@@ -50,6 +53,9 @@ impl Feed {
         loop {
             if self.mongo.tasks.is_closed() {
                 return None;
+            }
+            if let Some(notice) = self.told.pop_front() {
+                return Some(notice);
             }
             let Some(stream) = &mut self.stream else {
                 if let Some(notice) = self.begin().await {
@@ -60,10 +66,9 @@ impl Feed {
             match stream.next().await {
                 Some(Ok(event)) => {
                     self.token = stream.resume_token().or(self.token.take());
-                    match notice(&event, &self.decoder) {
-                        Ok(Some(notice)) => return Some(notice),
-                        Ok(None) => {}
-                        Err(error) => tracing::warn!(%error, "a change by another coordinator can't be read"),
+                    match read(&event, &self.decoder) {
+                        Ok(told) => self.told.extend(told),
+                        Err(error) => tracing::warn!(%error, "what another coordinator tells can't be read"),
                     }
                 }
                 Some(Err(error)) => {
@@ -78,7 +83,8 @@ impl Feed {
 
     /// Begins the stream, or takes it up where it broke off. The answer says so if something was missed.
     async fn begin(&mut self) -> Option<Notice> {
-        let watch = self.mongo.database.watch().pipeline(pipeline(&self.mongo)).resume_after(self.token.clone());
+        let notices = self.mongo.collection(NOTICES);
+        let watch = notices.watch().pipeline(pipeline(&self.mongo)).resume_after(self.token.clone());
         match watch.await {
             Ok(stream) => {
                 self.stream = Some(stream.with_type());
@@ -103,46 +109,51 @@ impl Feed {
     }
 }
 
-/// Of jobs and heads of output what others wrote, with nothing in it that is large.
+/// What others tell.
 fn pipeline(mongo: &Mongo) -> Vec<Document> {
-    let op = "updateDescription.updatedFields.op";
-    let by_others = doc! { "$or": [
-        { "operationType": "insert", "$and": [of_others("fullDocument.op", &mongo.ops)] },
-        { "operationType": "update", "$and": [of_others(op, &mongo.ops)] },
-    ] };
     vec![
-        doc! { "$match": { "ns.coll": { "$in": [JOBS, LOGS] }, "$and": [by_others] } },
-        doc! { "$project": {
-            "ns.coll": 1,
-            "documentKey._id": 1,
-            "fullDocument.status": 1,
-            "fullDocument.class": 1,
-            "fullDocument.rank": 1,
-            "updateDescription.updatedFields.status": 1,
+        doc! { "$match": {
+            "operationType": { "$in": ["insert", "update"] },
+            "documentKey._id": { "$ne": binary(mongo.bell.instance()) },
         } },
+        doc! { "$project": { "fullDocument.told": 1, "updateDescription.updatedFields.told": 1 } },
     ]
 }
 
-fn notice(event: &RawDocument, decoder: &Decoder) -> Result<Option<Notice>, Error> {
-    let wrong = |error: mongodb::bson::error::Error| Error::row("a change", error);
-    let id = id_of(event.get_document("documentKey").map_err(wrong)?, "_id")?;
-    if event.get_document("ns").map_err(wrong)?.get_str("coll").map_err(wrong)? == LOGS {
-        return Ok(Some(Notice::Output(id)));
+fn read(event: &RawDocument, decoder: &Decoder) -> Result<Vec<Notice>, Error> {
+    let wrong = |error: mongodb::bson::error::Error| Error::row("a notice", error);
+    let document = event.get_document("fullDocument").or_else(|_| {
+        let update = event.get_document("updateDescription")?;
+        update.get_document("updatedFields")
+    });
+    let told = document.and_then(|document| document.get_document("told")).map_err(wrong)?;
+    let mut notices = Vec::new();
+    if told.get_bool("missed").map_err(wrong)? {
+        notices.push(Notice::Missed);
     }
-    let status = |text: &str| text.parse::<Status>().map_err(|error| Error::row("status", error));
-    if let Ok(added) = event.get_document("fullDocument") {
-        let status = status(added.get_str("status").map_err(wrong)?)?;
-        let queued = match status {
-            Status::Queued => {
-                let place = Place { priority: priority(added.get_i32("rank").map_err(wrong)?)?, id };
-                Some((decoder.class(added.get_str("class").map_err(wrong)?)?, place))
-            }
-            _ => None,
+    for group in told.get_array("jobs").map_err(wrong)? {
+        let group = group?;
+        let group = group.as_document().ok_or_else(|| Error::row("a notice", "no document"))?;
+        let status: Status =
+            group.get_str("status").map_err(wrong)?.parse().map_err(|error| Error::row("status", error))?;
+        let waits = match group.get_str("class") {
+            Ok(class) => Some((decoder.class(class)?, priority(group.get_i32("rank").map_err(wrong)?)?)),
+            Err(_) => None,
         };
-        return Ok(Some(Notice::Job { id, status, queued }));
+        let (jobs, _) = group.get_binary("jobs").map_err(wrong)?.bytes.as_chunks::<24>();
+        for job in jobs {
+            let (id, version) = job.split_at(16);
+            let id = job_id(id)?;
+            let version = u64::from_le_bytes(version.try_into().map_err(|error| Error::row("a version", error))?);
+            let queued = waits.clone().map(|(class, priority)| (class, Place { priority, id }));
+            notices.push(Notice::Job { id, version, status, queued });
+        }
     }
-    let changed = event.get_document("updateDescription").and_then(|update| update.get_document("updatedFields"));
-    // A write that leaves the status as it is: whoever follows the job looks.
-    let status = changed.ok().and_then(|fields| fields.get_str("status").ok()).map_or(Ok(Status::Running), status)?;
-    Ok(Some(Notice::Job { id, status, queued: None }))
+    let (outputs, _) = told.get_binary("outputs").map_err(wrong)?.bytes.as_chunks::<16>();
+    notices.extend(outputs.iter().map(|id| Notice::Output(JobId::from_bytes(*id))));
+    Ok(notices)
+}
+
+fn job_id(bytes: &[u8]) -> Result<JobId, Error> {
+    Ok(JobId::from_bytes(bytes.try_into().map_err(|error| Error::row("a job's id", error))?))
 }

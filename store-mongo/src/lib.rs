@@ -16,6 +16,7 @@
 //! coordinator's sweep finds it a second later. Nothing asks for more than MongoDB 4.2 and Amazon DocumentDB 5.0 have,
 //! but transactions for batches of several jobs.
 
+mod bell;
 mod client;
 mod clock;
 mod conditional;

@@ -13,6 +13,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio_util::task::TaskTracker;
 
+use crate::bell::Bell;
 use crate::client::{Mongo, Ops};
 use crate::clock::{Measured, ServerClock};
 use crate::error::Error;
@@ -76,6 +77,8 @@ impl Options {
         client.write_concern = Some(majority.w_timeout(crate::client::MAJORITY).build());
         client.read_concern = Some(ReadConcern::majority());
         client.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        // The store knows its own writes again, and so may repeat any: the driver's way takes a server that counts them.
+        client.retry_writes = Some(false);
         client.server_selection_timeout.get_or_insert(SELECT);
         client.connect_timeout.get_or_insert(SELECT);
         client.app_name.get_or_insert_with(|| "cmdexec".to_owned());
@@ -100,7 +103,9 @@ impl Options {
             .try_fill_bytes(&mut instance)
             .map_err(|error| Error::unavailable(format!("no random numbers: {error}")))?;
         let clock = self.clock.map_or_else(|| ServerClock::Measured(measured), ServerClock::Given);
-        let mongo = Mongo { client, database, clock, ops: Ops::new(instance), tasks: TaskTracker::new() };
+        let tasks = TaskTracker::new();
+        let bell = Bell::new(instance, database.clone(), clock.clone(), tasks.clone());
+        let mongo = Mongo { client, database, clock, ops: Ops::new(instance), bell, tasks };
         mongo.now().await?;
         Ok(MongoStore::new(mongo))
     }

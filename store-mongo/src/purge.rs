@@ -28,7 +28,7 @@ pub(crate) async fn purge(mongo: &Mongo, keep: Duration, limit: usize) -> Result
         delete(mongo, schema::LOGS, among(&ids)).await?;
         removed = delete(mongo, schema::JOBS, among(&ids)).await?;
     }
-    for collection in std::iter::once(schema::KEYS).chain(schema::ALL_RECORDS) {
+    for collection in [schema::KEYS, schema::NOTICES].into_iter().chain(schema::ALL_RECORDS) {
         expire(mongo, collection, doc! { "$lte": date(now) }, most).await?;
     }
     Ok(removed)

@@ -28,16 +28,19 @@ pub(crate) const USERS: &str = "users";
 pub(crate) const FILES: &str = "files";
 /// Small versioned things of every other kind.
 pub(crate) const RECORDS: &str = "records";
+/// What each store tells the others.
+pub(crate) const NOTICES: &str = "notices";
 /// The version of all this.
 const META: &str = "meta";
 
 /// Where records are.
 pub(crate) const ALL_RECORDS: [&str; 3] = [USERS, FILES, RECORDS];
 
-const COLLECTIONS: [&str; 10] = [JOBS, LOGS, SEGMENTS, WORKERS, HEARTBEATS, KEYS, USERS, FILES, RECORDS, META];
+const COLLECTIONS: [&str; 11] = [JOBS, LOGS, SEGMENTS, WORKERS, HEARTBEATS, KEYS, USERS, FILES, RECORDS, NOTICES, META];
 
-/// What this program writes. A database with a greater number was written by a newer one.
-const VERSION: i32 = 1;
+/// What this program writes. A database with a greater number was written by a newer one; one with a lesser lacks what was
+/// added since: the second added [`NOTICES`].
+const VERSION: i32 = 2;
 
 /// The names of the indexes on jobs, for questions that must not be left to the planner.
 pub(crate) mod index {
@@ -85,6 +88,7 @@ fn indexes() -> Vec<(&'static str, &'static str, Document, Option<Document>)> {
         (USERS, "expires", doc! { "expires": 1 }, when("expires")),
         (FILES, "expires", doc! { "expires": 1 }, when("expires")),
         (RECORDS, "expires", doc! { "expires": 1 }, when("expires")),
+        (NOTICES, "expires", doc! { "expires": 1 }, None),
     ]
 }
 

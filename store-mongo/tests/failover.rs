@@ -2,14 +2,11 @@
 //! fail in a way that can be repeated; nothing acknowledged is lost; no job is claimed twice under one version.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::collections::HashMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,94 +18,8 @@ use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
 use cmdexec_testkit::store::make::{append, change, chunk, completed, id, insert, job, key, lease_timer, running};
 use mongodb::bson::doc;
-use support::{direct, initiate};
-
-/// Three servers of one replica set, which end with the test.
-struct Set {
-    members: Vec<Member>,
-    _data: tempfile::TempDir,
-}
-
-struct Member {
-    address: String,
-    port: u16,
-    data: PathBuf,
-    process: Option<Child>,
-}
-
-impl Member {
-    fn start(&mut self) {
-        let program = std::env::var_os("CMDEXEC_TEST_MONGOD").expect("CMDEXEC_TEST_MONGOD: scripts/test installs one");
-        std::fs::create_dir_all(&self.data).unwrap();
-        let mut command = Command::new(program);
-        command.arg("--dbpath").arg(&self.data).arg("--port").arg(self.port.to_string());
-        command.args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--replSet", "rs0", "--oplogSize", "64"]);
-        command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(command.spawn().unwrap());
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.process.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Set {
-    async fn start() -> Self {
-        let shm = PathBuf::from("/dev/shm");
-        let data = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
-        let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let member = |listener: &TcpListener| {
-            let port = listener.local_addr().unwrap().port();
-            let directory = data.path().join(port.to_string());
-            Member { address: format!("127.0.0.1:{port}"), port, data: directory, process: None }
-        };
-        let mut members: Vec<Member> = ports.iter().map(member).collect();
-        drop(ports);
-        members.iter_mut().for_each(Member::start);
-        let addresses: Vec<&str> = members.iter().map(|member| member.address.as_str()).collect();
-        initiate(&addresses).await;
-        Self { members, _data: data }
-    }
-
-    fn address(&self) -> String {
-        let members: Vec<&str> = self.members.iter().map(|member| member.address.as_str()).collect();
-        format!("mongodb://{}/failover?replicaSet=rs0", members.join(","))
-    }
-
-    /// Which member is the primary, by the word of the others that are there.
-    async fn primary(&self, not: Option<usize>) -> usize {
-        loop {
-            for (n, member) in self.members.iter().enumerate() {
-                if Some(n) == not || member.process.is_none() {
-                    continue;
-                }
-                let asked = async {
-                    let hello = direct(&member.address).await.database("admin").run_command(doc! { "hello": 1 }).await;
-                    hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
-                };
-                if tokio::time::timeout(Duration::from_secs(2), asked).await == Ok(true) {
-                    return n;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
+use support::direct;
+use support::set::Set;
 
 /// What was acknowledged, by the number of the job.
 #[derive(Default)]

@@ -51,3 +51,19 @@ async fn many_may_open_a_new_database_at_once() {
         assert!(store.unwrap().classes().await.unwrap().is_empty());
     }
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_that_is_no_member_of_a_replica_set_is_refused() {
+    let alone = support::set::Set::alone();
+    let address = format!("mongodb://{}/?directConnection=true", alone.members[0].address);
+    let (kind, what) = loop {
+        let error = MongoStore::open(&address).await.unwrap_err();
+        if !error.is_retryable() {
+            break (error.kind(), error.to_string());
+        }
+    };
+    assert!(kind == ErrorKind::Invalid && what.contains("--replSet"), "{what}");
+    let database = Client::with_uri_str(&address).await.unwrap().database("cmdexec");
+    assert!(database.list_collection_names().await.unwrap().is_empty(), "something was made there");
+}

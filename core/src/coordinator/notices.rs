@@ -36,14 +36,18 @@ pub(super) async fn run(shared: Arc<Shared>, notices: Notices, stop: Cancellatio
 
 async fn take(shared: &Shared, batch: Vec<Notice>) -> Result<(), store::Error> {
     let mut places = Vec::new();
+    let mut passed = Vec::new();
     let mut looked_at: BTreeSet<JobId> = BTreeSet::new();
     let mut outputs: BTreeSet<JobId> = BTreeSet::new();
     let mut missed = false;
     for notice in batch {
         match notice {
-            Notice::Job { id, status, queued } => {
+            Notice::Job { id, version, status, queued } => {
                 let is_unplaced = status == Status::Queued && queued.is_none();
                 places.extend(queued);
+                if status != Status::Queued {
+                    passed.push((id, version));
+                }
                 if is_unplaced || shared.leases.has(id) || shared.hub.wants(id) {
                     looked_at.insert(id);
                 }
@@ -57,7 +61,7 @@ async fn take(shared: &Shared, batch: Vec<Notice>) -> Result<(), store::Error> {
             Notice::Missed => missed = true,
         }
     }
-    shared.dispatch.noticed(places).await;
+    shared.dispatch.noticed(places, passed).await;
     outputs.into_iter().for_each(|id| shared.hub.output(id));
     if missed {
         shared.hub.stir();

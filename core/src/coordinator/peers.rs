@@ -45,11 +45,28 @@ struct State {
     /// When this one said that it is there, by the uptime, and the version of its record.
     said: Option<Duration>,
     version: u64,
-    /// Which of how many this one is.
-    place: usize,
-    count: usize,
+    part: Part,
     /// What was left to others, and since when.
     left: HashMap<JobId, Duration>,
+}
+
+/// Which of how many one is, and so which jobs are its part.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    place: usize,
+    count: usize,
+}
+
+impl Part {
+    /// Whether a job is of it.
+    pub(super) fn has(self, id: JobId) -> bool {
+        if self.count == 1 {
+            return true;
+        }
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        hasher.finish() % self.count as u64 == self.place as u64
+    }
 }
 
 /// A name that no other coordinator has.
@@ -59,7 +76,7 @@ pub(super) fn name(random: &mut impl Rng) -> String {
 
 impl Peers {
     pub(super) fn new(name: String) -> Self {
-        let state = State { said: None, version: 0, place: 0, count: 1, left: HashMap::new() };
+        let state = State { said: None, version: 0, part: Part { place: 0, count: 1 }, left: HashMap::new() };
         Self { name, state: Mutex::new(state) }
     }
 
@@ -82,14 +99,19 @@ impl Peers {
             _ => all.iter().find(|record| record.key == self.name).map_or(0, |record| record.version),
         };
         state.said = Some(uptime);
-        state.count = all.len().max(1);
-        state.place = all.iter().position(|record| record.key == self.name).unwrap_or(0);
+        let place = all.iter().position(|record| record.key == self.name).unwrap_or(0);
+        state.part = Part { place, count: all.len().max(1) };
         Ok(())
     }
 
     /// Whether this is the one that does what one is enough for.
     pub(super) fn is_first(&self) -> bool {
-        lock(&self.state).place == 0
+        lock(&self.state).part.place == 0
+    }
+
+    /// This one's part of all jobs.
+    pub(super) fn own_part(&self) -> Part {
+        lock(&self.state).part
     }
 
     /// Whether something was left to others of late.
@@ -100,8 +122,8 @@ impl Peers {
     /// Which of these jobs are this one's to look after: its part, and what others should have done by now.
     pub(super) fn part<T>(&self, jobs: Vec<T>, id: impl Fn(&T) -> JobId, uptime: Duration) -> Vec<T> {
         let mut state = lock(&self.state);
-        let State { place, count, left, .. } = &mut *state;
-        if *count == 1 {
+        let State { part, left, .. } = &mut *state;
+        if part.count == 1 {
             left.clear();
             return jobs;
         }
@@ -109,7 +131,7 @@ impl Peers {
         left.retain(|_, since| uptime.saturating_sub(*since) < 2 * PATIENCE);
         let is_mine = |job: &T| {
             let id = id(job);
-            if part_of(id, *count) == *place || left.len() >= REMEMBERED {
+            if part.has(id) || left.len() >= REMEMBERED {
                 return true;
             }
             let since = left.entry(id).or_insert(uptime);
@@ -117,13 +139,6 @@ impl Peers {
         };
         jobs.into_iter().filter(is_mine).collect()
     }
-}
-
-fn part_of(id: JobId, count: usize) -> usize {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    // Less than `count`.
-    usize::try_from(hasher.finish() % count as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ pub(crate) mod tests {
                     let idle = workers.idle(&placement.worker).unwrap();
                     prop_assert_eq!(idle.obstacle(placement.class.demand()), None);
                     prop_assert!(workers.may_ever(&placement.worker, placement.class.demand()));
-                    let job = queues.take(&placement.class, 1, 0).remove(0);
+                    let job = queues.take(&placement.class, 1, None, |_| true).remove(0);
                     workers.hold(&placement.worker, job.id, &job.class);
                     workers.set_wants(&placement.worker, idle.wants - 1);
                     *waiting.get_mut(&placement.class).unwrap() -= 1;

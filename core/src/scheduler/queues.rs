@@ -1,8 +1,9 @@
 //! The heads of the queues, by class: a bounded window of what the store holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::id::JobId;
 use crate::job::{Class, Job, Place};
 
 /// The heads of the queues, by class.
@@ -14,6 +15,8 @@ pub struct Queues {
     windows: BTreeMap<Class, Window>,
     /// Every class with a job in its window, by its head.
     heads: BTreeSet<(Place, Class)>,
+    /// Where each job is.
+    places: HashMap<JobId, (Class, Place)>,
     /// Estimated bytes in all windows.
     weight: usize,
 }
@@ -50,12 +53,14 @@ impl Queues {
             return;
         }
         self.weight += weight(&job);
+        self.places.insert(job.id, (class.clone(), place));
         if let Some(old) = window.jobs.insert(place, job) {
             self.weight -= weight(&old);
         }
         while window.jobs.len() > Self::WINDOW || (self.weight > Self::WEIGHT && window.jobs.len() > 1) {
             if let Some((_, last)) = window.jobs.pop_last() {
                 self.weight -= weight(&last);
+                self.places.remove(&last.id);
             }
             window.more = true;
         }
@@ -74,18 +79,46 @@ impl Queues {
         }
     }
 
-    /// Takes the first jobs of a class, at most `count`. Of those in the window that have the first's priority, up to `skip`
-    /// are left where they are, as far as that leaves enough.
-    pub(crate) fn take(&mut self, class: &Class, count: usize, skip: usize) -> Vec<Arc<Job>> {
+    /// Drops a job that has a later version by now, as which it is not queued.
+    pub(crate) fn pass(&mut self, id: JobId, version: u64) {
+        let Some((class, place)) = self.places.get(&id).cloned() else { return };
+        let old_head = self.head(&class);
+        let Some(window) = self.windows.get_mut(&class) else { return };
+        if window.jobs.get(&place).is_none_or(|job| job.version >= version) {
+            return;
+        }
+        if let Some(job) = window.jobs.remove(&place) {
+            self.weight -= weight(&job);
+            self.places.remove(&id);
+        }
+        if window.jobs.is_empty() && !window.more {
+            self.windows.remove(&class);
+        }
+        self.move_head(&class, old_head);
+    }
+
+    /// Takes jobs of a class, at most `count`: the first ones, unless `skip` is given. Then, of those in the window that have the
+    /// first's priority, the ones that are `own` come first, and up to `skip` of the rest are left where they are, as far as that leaves
+    /// enough.
+    pub(crate) fn take(
+        &mut self,
+        class: &Class,
+        count: usize,
+        skip: Option<usize>,
+        own: impl Fn(JobId) -> bool,
+    ) -> Vec<Arc<Job>> {
         let old_head = self.head(class);
         let Some(window) = self.windows.get_mut(class) else { return Vec::new() };
         let mut taken = Vec::with_capacity(count.min(window.jobs.len()));
-        if skip > 0
+        if let Some(skip) = skip
             && let Some((&Place { priority, .. }, _)) = window.jobs.first_key_value()
         {
-            let alike = || window.jobs.keys().take_while(|place| place.priority == priority);
-            let skip = skip.min(alike().count().saturating_sub(count));
-            let places: Vec<Place> = alike().skip(skip).take(count).copied().collect();
+            let alike = window.jobs.keys().take_while(|place| place.priority == priority);
+            let (mut places, rest): (Vec<Place>, Vec<Place>) = alike.partition(|place| own(place.id));
+            places.truncate(count);
+            let wanted = count - places.len();
+            let skip = skip.min(rest.len().saturating_sub(wanted));
+            places.extend(rest.into_iter().skip(skip).take(wanted));
             taken.extend(places.iter().filter_map(|place| window.jobs.remove(place)));
         }
         while taken.len() < count
@@ -93,7 +126,10 @@ impl Queues {
         {
             taken.push(job);
         }
-        self.weight -= taken.iter().map(|job| weight(job)).sum::<usize>();
+        for job in &taken {
+            self.weight -= weight(job);
+            self.places.remove(&job.id);
+        }
         if window.jobs.is_empty() && !window.more {
             self.windows.remove(class);
         }
@@ -105,8 +141,10 @@ impl Queues {
     pub(crate) fn forget(&mut self, class: &Class) {
         let old_head = self.head(class);
         let window = self.windows.entry(class.clone()).or_default();
-        self.weight -= window.jobs.values().map(|job| weight(job)).sum::<usize>();
-        window.jobs.clear();
+        for job in std::mem::take(&mut window.jobs).into_values() {
+            self.weight -= weight(&job);
+            self.places.remove(&job.id);
+        }
         window.more = true;
         self.move_head(class, old_head);
     }
@@ -190,6 +228,10 @@ mod tests {
     use super::*;
     use crate::scheduler::fifo::tests::job;
 
+    fn any(_: JobId) -> bool {
+        true
+    }
+
     fn places(queues: &Queues) -> Vec<u64> {
         queues.by_head().flat_map(|(_, places)| places.map(|p| u64::from(p.id.as_bytes()[15]))).collect()
     }
@@ -202,7 +244,7 @@ mod tests {
         queues.add(Arc::new(job(9, 0, &[])));
         queues.add(Arc::new(job(3, 0, &[])));
         assert_eq!(places(&queues), [3, 5]);
-        assert_eq!(queues.take(&class, 2, 0).len(), 2);
+        assert_eq!(queues.take(&class, 2, None, any).len(), 2);
         assert_eq!(queues.hollow().count(), 1);
         queues.refill(&class, vec![job(9, 0, &[])], false);
         assert_eq!(places(&queues), [9]);
@@ -217,7 +259,7 @@ mod tests {
         }
         let (_, places) = queues.by_head().next().unwrap();
         assert_eq!(places.count(), Queues::WINDOW);
-        assert_eq!(queues.take(&job(0, 0, &[]).class, 1, 0)[0].id, job(0, 0, &[]).id);
+        assert_eq!(queues.take(&job(0, 0, &[]).class, 1, None, any)[0].id, job(0, 0, &[]).id);
     }
 
     #[test]
@@ -254,10 +296,10 @@ mod tests {
         assert_eq!(queues.hollow().collect::<Vec<_>>(), [&one.class]);
         queues.refill(&one.class, vec![one.clone()], false);
         queues.notice(&one.class, one.place());
-        assert!(!queues.take(&one.class, 1, 0).is_empty() && queues.hollow().next().is_none(), "it was known");
+        assert!(!queues.take(&one.class, 1, None, any).is_empty() && queues.hollow().next().is_none(), "it was known");
         queues.refill(&one.class, vec![one.clone()], false);
         queues.notice(&one.class, job(7, 0, &[]).place());
-        assert_eq!((places(&queues), queues.take(&one.class, 9, 0).len()), (vec![5], 1));
+        assert_eq!((places(&queues), queues.take(&one.class, 9, None, any).len()), (vec![5], 1));
         assert_eq!(queues.hollow().count(), 1, "what comes behind is read then");
         queues.refill(&one.class, vec![one.clone()], false);
         queues.notice(&one.class, job(3, 0, &[]).place());
@@ -271,12 +313,41 @@ mod tests {
         (1..=6).for_each(|n| queues.add(Arc::new(job(n, 5, &[]))));
         queues.add(Arc::new(job(9, 0, &[])));
         let take = |queues: &mut Queues, count, skip| -> Vec<u8> {
-            queues.take(&class, count, skip).iter().map(|job| job.id.as_bytes()[15]).collect()
+            queues.take(&class, count, Some(skip), |_| false).iter().map(|job| job.id.as_bytes()[15]).collect()
         };
         assert_eq!(take(&mut queues, 2, 3), [4, 5]);
         assert_eq!(take(&mut queues, 2, 99), [3, 6], "as far as that leaves enough");
         assert_eq!(take(&mut queues, 3, 1), [1, 2, 9], "and nothing is held back");
         assert_eq!((queues.weight, take(&mut queues, 1, 1)), (0, vec![]));
+    }
+
+    #[test]
+    fn an_own_part_comes_before_the_others() {
+        let mut queues = Queues::default();
+        let class = job(1, 0, &[]).class.clone();
+        (1..=6).for_each(|n| queues.add(Arc::new(job(n, 5, &[]))));
+        queues.add(Arc::new(job(8, 0, &[])));
+        let even = |id: JobId| id.as_bytes()[15].is_multiple_of(2);
+        let take = |queues: &mut Queues, count| -> Vec<u8> {
+            queues.take(&class, count, Some(1), even).iter().map(|job| job.id.as_bytes()[15]).collect()
+        };
+        assert_eq!(take(&mut queues, 2), [2, 4]);
+        assert_eq!(take(&mut queues, 2), [6, 3], "and of the rest what lies further behind");
+        assert_eq!(take(&mut queues, 3), [1, 5, 8]);
+        assert!(queues.places.is_empty() && queues.windows.is_empty());
+    }
+
+    #[test]
+    fn what_others_have_claimed_is_dropped() {
+        let mut queues = Queues::default();
+        let class = job(1, 0, &[]).class.clone();
+        queues.refill(&class, vec![job(1, 0, &[]), Job { version: 4, ..job(2, 0, &[]) }], false);
+        queues.pass(job(1, 0, &[]).id, 1);
+        queues.pass(job(2, 0, &[]).id, 3);
+        queues.pass(job(3, 0, &[]).id, 9);
+        assert_eq!(places(&queues), [2], "it is queued again since");
+        queues.pass(job(2, 0, &[]).id, 5);
+        assert_eq!((places(&queues), queues.weight, queues.windows.len()), (vec![], 0, 0));
     }
 
     #[test]

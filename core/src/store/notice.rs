@@ -17,6 +17,8 @@ pub enum Notice {
     Job {
         /// Which job.
         id: JobId,
+        /// Its version since that write.
+        version: u64,
         /// Its status by that write.
         status: Status,
         /// Where it waits, if it is queued and the store knows that without looking.

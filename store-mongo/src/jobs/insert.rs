@@ -19,6 +19,7 @@ use mongodb::bson::{RawDocumentBuf, doc};
 use super::document::{date, document};
 use super::keys::{Known, find_key, find_key_of, key_document, key_id, replace_key};
 use super::read::among;
+use crate::bell::Told;
 use crate::client::{Mongo, Op, binary, bounded, persist};
 use crate::error::Error;
 use crate::gather::Work;
@@ -35,13 +36,14 @@ pub(crate) struct Insertion {
     id: JobId,
     op: Op,
     document: RawDocumentBuf,
+    told: Told,
 }
 
 impl Insertion {
     pub(crate) async fn new(mongo: &Mongo, job: &Job, timer: Timer) -> Result<Self, Error> {
         let op = mongo.ops.next();
         let document = document(job, timer, mongo.now().await?, op, None)?;
-        Ok(Self { id: job.id, op, document })
+        Ok(Self { id: job.id, op, document, told: Told::new(job) })
     }
 
     /// How much of a group it takes.
@@ -78,6 +80,8 @@ impl Singles {
                 *answer = Err(conflict(call.id));
             }
         }
+        let new = calls.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+        mongo.bell.jobs(new.map(|(call, _)| call.told.clone()));
         Ok(answers)
     }
 }
@@ -93,6 +97,9 @@ pub(crate) async fn insert(mongo: &Mongo, batch: &Insert) -> Result<Inserted, Er
             (jobs, key) => persist(|| together(mongo, jobs, key.as_ref(), op)).await?,
         };
         if let Some(inserted) = done {
+            if inserted == Inserted::New {
+                mongo.bell.jobs(batch.jobs.iter().map(|(job, _)| Told::new(job)));
+            }
             return Ok(inserted);
         }
         tokio::time::sleep(PAUSE).await;
@@ -144,6 +151,7 @@ async fn complete(
         if bounded(async { Ok(find.await?) }).await?.is_none() {
             let job = Job { id: *id, ..job.clone() };
             mongo.insert_many(schema::JOBS, &[document(&job, timer, now, known.op, Some(&key.key))?]).await?;
+            mongo.bell.jobs([Told::new(&job)]);
         }
     }
     Ok(known.inserted())

@@ -10,7 +10,7 @@ mod read;
 mod update;
 
 pub(crate) use count::Counted;
-pub(crate) use document::{Decoder, date, id_of, priority, signed, timestamp};
+pub(crate) use document::{Decoder, date, id_of, priority, rank, signed, timestamp};
 pub(crate) use insert::{Insertion, Singles, insert};
 pub(crate) use keys::{forget_keys, list_keys, put_keys};
 pub(crate) use list::list;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cmdexec_core::store::{Change, Written};
 
 use super::document::{signed, statement};
+use crate::bell::Told;
 use crate::client::Mongo;
 use crate::conditional::{self, Item};
 use crate::error::Error;
@@ -41,6 +42,14 @@ impl Updates {
                 items.push(Item { id: *id, version: signed(*version), op });
             }
         }
-        conditional::update(mongo, schema::JOBS, &items, statements).await
+        let written = conditional::update(mongo, schema::JOBS, &items, statements).await?;
+        let told = calls.iter().flatten().zip(&written).filter(|(_, written)| **written == Written::Yes);
+        mongo.bell.jobs(told.map(|(change, _)| Told {
+            id: change.id,
+            version: change.version.saturating_add(1),
+            status: change.life.status(),
+            queued: None,
+        }));
+        Ok(written)
     }
 }

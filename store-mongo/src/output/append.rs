@@ -55,6 +55,7 @@ async fn append(mongo: &Mongo, calls: &[Vec<Append>]) -> Result<(), Error> {
     }
     for tried in 0..TRIES {
         let lost = round(mongo, &by_job, now).await?;
+        mongo.bell.outputs(by_job.keys().filter(|job| !lost.contains(*job)).copied());
         by_job.retain(|job, _| lost.contains(job));
         if by_job.is_empty() {
             return Ok(());

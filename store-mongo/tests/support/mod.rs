@@ -4,10 +4,15 @@
     dead_code,
     clippy::allow_attributes,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "not every test uses all of it, and one fails by panicking"
 )]
+
+pub(crate) mod lesser;
+#[cfg(unix)]
+pub(crate) mod set;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -119,10 +119,11 @@ pub(super) async fn admit(dispatcher: &mut Dispatcher, mut admissions: Vec<Admis
 fn choose(dispatcher: &mut Dispatcher, placements: Vec<Placement>) -> Vec<Claim> {
     let shared = Arc::clone(&dispatcher.shared);
     let now = shared.store.now();
+    let part = shared.peers.own_part();
     let mut claims = Vec::new();
     for placement in placements {
         let skip = dispatcher.spread.skip(placement.jobs, &mut *shared.random());
-        for job in dispatcher.queues.take(&placement.class, placement.jobs, skip) {
+        for job in dispatcher.queues.take(&placement.class, placement.jobs, skip, |id| part.has(id)) {
             let token = LeaseToken::random(&mut *shared.random());
             let event = Event::Claim { worker: placement.worker.clone(), token, lease: shared.options.lease };
             // A window holds only queued jobs.

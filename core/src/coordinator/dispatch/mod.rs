@@ -32,8 +32,8 @@ enum Message {
     Ready(Vec<Arc<Job>>),
     /// Jobs are to be added.
     Admit(claim::Admission),
-    /// Others have queued jobs: where.
-    Noticed(Vec<(Class, Place)>),
+    /// Others have queued jobs, where; and have written jobs that are not queued any more, with their versions since.
+    Noticed { places: Vec<(Class, Place)>, passed: Vec<(JobId, u64)> },
     /// A worker has come, with whether it takes jobs, and the jobs that it holds by the store.
     Worker { id: WorkerId, offer: Offer, takes_jobs: bool, held: Vec<(JobId, Class)> },
     /// Jobs are no longer held by a worker.
@@ -162,10 +162,10 @@ impl Handle {
         answer.await.map_or(Err(Error::Unavailable { retry_after: Duration::from_secs(1) }), |answer| Ok(answer?))
     }
 
-    /// Others have queued jobs: where.
-    pub(super) async fn noticed(&self, places: Vec<(Class, Place)>) {
-        if !places.is_empty() {
-            self.send(Message::Noticed(places)).await;
+    /// Others have queued jobs, where; and have written jobs that are not queued any more, with their versions since.
+    pub(super) async fn noticed(&self, places: Vec<(Class, Place)>, passed: Vec<(JobId, u64)>) {
+        if !places.is_empty() || !passed.is_empty() {
+            self.send(Message::Noticed { places, passed }).await;
         }
     }
 

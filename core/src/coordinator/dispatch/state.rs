@@ -68,7 +68,10 @@ impl Dispatcher {
         match message {
             Message::Ready(jobs) => jobs.into_iter().for_each(|job| self.queues.add(job)),
             Message::Admit(admission) => self.admissions.push(admission),
-            Message::Noticed(places) => places.iter().for_each(|(class, place)| self.queues.notice(class, *place)),
+            Message::Noticed { places, passed } => {
+                places.iter().for_each(|(class, place)| self.queues.notice(class, *place));
+                passed.into_iter().for_each(|(job, version)| self.queues.pass(job, version));
+            }
             Message::Worker { id, offer, takes_jobs, held } => {
                 let is_new = !self.workers.knows(&id);
                 // What a known worker holds is known better here than by a read that is older than this message.

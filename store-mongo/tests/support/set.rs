@@ -1,0 +1,120 @@
+//! Servers of a test's own, to be killed, stepped down and frozen.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mongodb::bson::doc;
+
+use super::{direct, initiate};
+
+/// Servers of one replica set, which end with the test.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) members: Vec<Member>,
+    _data: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) address: String,
+    port: u16,
+    data: PathBuf,
+    is_alone: bool,
+    process: Option<Child>,
+}
+
+impl Member {
+    pub(crate) fn start(&mut self) {
+        let program = std::env::var_os("CMDEXEC_TEST_MONGOD").expect("CMDEXEC_TEST_MONGOD: scripts/test installs one");
+        std::fs::create_dir_all(&self.data).unwrap();
+        let mut command = Command::new(program);
+        command.arg("--dbpath").arg(&self.data).arg("--port").arg(self.port.to_string());
+        command.args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--oplogSize", "64"]);
+        if !self.is_alone {
+            command.args(["--replSet", "rs0"]);
+        }
+        command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Set {
+    /// Three.
+    pub(crate) async fn start() -> Self {
+        Self::of(3, None).await
+    }
+
+    /// So many, with their data in a directory of their own in this one; by default in memory, where there is such a place.
+    pub(crate) async fn of(count: usize, at: Option<&Path>) -> Self {
+        let set = Self::begin(count, at, false);
+        let addresses: Vec<&str> = set.members.iter().map(|member| member.address.as_str()).collect();
+        initiate(&addresses).await;
+        set
+    }
+
+    /// One that is no member of a replica set. It may not answer yet.
+    pub(crate) fn alone() -> Self {
+        Self::begin(1, None, true)
+    }
+
+    fn begin(count: usize, at: Option<&Path>, is_alone: bool) -> Self {
+        let shm = Path::new("/dev/shm");
+        let at = at.or(shm.is_dir().then_some(shm));
+        let data = at.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
+        let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let member = |listener: &TcpListener| {
+            let port = listener.local_addr().unwrap().port();
+            let directory = data.path().join(port.to_string());
+            Member { address: format!("127.0.0.1:{port}"), port, data: directory, is_alone, process: None }
+        };
+        let mut members: Vec<Member> = ports.iter().map(member).collect();
+        drop(ports);
+        members.iter_mut().for_each(Member::start);
+        Self { members, _data: data }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        let members: Vec<&str> = self.members.iter().map(|member| member.address.as_str()).collect();
+        format!("mongodb://{}/failover?replicaSet=rs0", members.join(","))
+    }
+
+    /// Which member is the primary, by the word of the others that are there.
+    pub(crate) async fn primary(&self, not: Option<usize>) -> usize {
+        loop {
+            for (n, member) in self.members.iter().enumerate() {
+                if Some(n) == not || member.process.is_none() {
+                    continue;
+                }
+                let asked = async {
+                    let hello = direct(&member.address).await.database("admin").run_command(doc! { "hello": 1 }).await;
+                    hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
+                };
+                if tokio::time::timeout(Duration::from_secs(2), asked).await == Ok(true) {
+                    return n;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Servers that are paused, or whose disk is full, and batches larger than a message.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use cmdexec_core::job::JobSpec;
+use cmdexec_core::store::{Error, ErrorKind, Insert, Inserted, Store};
+use cmdexec_core::time::{Clock, SystemClock};
+use cmdexec_store_mongo::MongoStore;
+use cmdexec_testkit::store::make::{id, insert, job, job_of, key};
+use support::Place;
+use support::set::Set;
+
+/// What a call may take whatever befalls the server: it is repeated for some seconds, and its last try may be waited for.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// What became of a call, which must not take for ever.
+async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(BOUND, call).await.unwrap_or_else(|_| panic!("nobody answers within {BOUND:?}"))
+}
+
+fn keyed(n: u32, jobs: impl IntoIterator<Item = cmdexec_core::job::Job>) -> Insert {
+    Insert { key: Some(key(&format!("k{n}"))), ..insert(jobs) }
+}
+
+/// Repeats an insertion until it is acknowledged.
+async fn acknowledged(store: &MongoStore, batch: impl Fn() -> Insert) -> Inserted {
+    let begun = SystemClock.uptime();
+    loop {
+        match bounded(store.insert(batch())).await {
+            Ok(inserted) => return inserted,
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+        let waited = SystemClock.uptime().saturating_sub(begun);
+        assert!(waited < 2 * BOUND, "the server is there again, and is not used");
+    }
+}
+
+async fn are_there(store: &MongoStore, numbers: impl Iterator<Item = u32>) {
+    for n in numbers {
+        assert!(store.get(&[id(n)]).await.unwrap()[0].is_some(), "job {n} is lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_server_is_not_waited_for_without_end() {
+    let set = Set::of(1, None).await;
+    let store = MongoStore::open(&set.address()).await.unwrap();
+    for n in 0..10 {
+        assert_eq!(store.insert(keyed(n, [job(n)])).await.unwrap(), Inserted::New);
+    }
+    set.members[0].signal("-STOP");
+    let asked = [id(1)];
+    let (single, plain, batch, read) = tokio::join!(
+        bounded(store.insert(keyed(10, [job(10)]))),
+        bounded(store.insert(insert([job(11)]))),
+        bounded(store.insert(keyed(12, [job(12), job(13)]))),
+        bounded(store.get(&asked)),
+    );
+    let kinds = [single.err(), plain.err(), batch.err(), read.err()].map(|error| error.map(|error| error.kind()));
+    for kind in kinds {
+        assert!(matches!(kind, Some(ErrorKind::Unavailable { .. })), "{kind:?}");
+    }
+    set.members[0].signal("-CONT");
+    for n in [10, 12] {
+        let batch = || if n == 10 { keyed(n, [job(n)]) } else { keyed(n, [job(n), job(n + 1)]) };
+        let is_it = match acknowledged(&store, batch).await {
+            Inserted::New => true,
+            Inserted::Known { ids, .. } => ids[0] == id(n),
+        };
+        assert!(is_it, "the key of job {n} is another's");
+    }
+    are_there(&store, (0..=10).chain([12, 13])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let Some(disk) = Disk::mount() else { return };
+    let mut set = Set::of(1, Some(disk.0.path())).await;
+    let store = MongoStore::open(&set.address()).await.unwrap();
+    let large = |n| {
+        let mut spec = JobSpec::shell("true");
+        spec.env.insert("X".to_owned(), noise(n, 200_000));
+        keyed(n, [job_of(n, spec)])
+    };
+    for n in 0..20 {
+        assert_eq!(store.insert(large(n)).await.unwrap(), Inserted::New);
+    }
+    disk.fill();
+    let mut refused = None;
+    for n in 20..2_000 {
+        if let Err(error) = bounded(store.insert(large(n))).await {
+            assert!(matches!(error.kind(), ErrorKind::Unavailable { .. }), "{error}");
+            refused = Some(n);
+            break;
+        }
+    }
+    let refused = refused.unwrap_or_else(|| panic!("the disk is not full"));
+    disk.empty();
+    // It may have ended, which is how it protects its data.
+    set.members[0].kill();
+    set.members[0].start();
+    acknowledged(&store, || large(refused)).await;
+    are_there(&store, 0..=refused).await;
+    println!("refused the {refused}th");
+    store.close().await;
+    drop(set);
+}
+
+/// A small disk of a test's own.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// Needs root. Says so where there is none.
+    fn mount() -> Option<Self> {
+        let place = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"]).arg(place.path());
+        if mount.output().is_ok_and(|output| output.status.success()) {
+            return Some(Self(place));
+        }
+        let why = "store-mongo a_full_disk: no tmpfs may be mounted here";
+        eprintln!("skipped: {why}");
+        if let Some(skips) = std::env::var_os("CMDEXEC_SKIPS") {
+            let mut skips = std::fs::OpenOptions::new().append(true).create(true).open(skips).unwrap();
+            writeln!(skips, "{why}").unwrap();
+        }
+        None
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut filler = std::fs::File::create(self.filler()).unwrap();
+        while filler.write_all(&[1; 1 << 12]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Text that does not compress.
+fn noise(seed: u32, length: usize) -> String {
+    let mut state = u64::from(seed) + 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'a' + u8::try_from(state % 26).unwrap())
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_larger_than_a_message_is_all_or_nothing() {
+    let place = Place::new();
+    let store = MongoStore::options().database(place.name()).open(place.address()).await.unwrap();
+    // A message may have 48 MB.
+    let large = |n| job_of(n, JobSpec::shell("x".repeat(1_000_000)));
+    let conflicting = || insert((0..60).map(large).chain([job(59)]));
+    assert_eq!(store.insert(conflicting()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(store.get(&[id(0), id(59)]).await.unwrap().iter().all(Option::is_none));
+    store.insert(insert([job(59)])).await.unwrap();
+    assert_eq!(store.insert(insert((0..60).map(large))).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let ids: Vec<_> = (0..59).map(id).collect();
+    assert!(store.get(&ids).await.unwrap().iter().all(Option::is_none), "a part of the batch is there");
+    let batch = || keyed(1, (100..160).map(large));
+    assert_eq!(store.insert(batch()).await.unwrap(), Inserted::New);
+    let ids: Vec<_> = (100..160).map(id).collect();
+    for job in store.get(&ids).await.unwrap() {
+        assert_eq!(job.unwrap().spec, JobSpec::shell("x".repeat(1_000_000)).into());
+    }
+    assert!(matches!(store.insert(batch()).await.unwrap(), Inserted::Known { ids: known, .. } if known == ids));
+}
