@@ -29,11 +29,17 @@ pub(crate) struct Sync {
 
 /// Appends 200 bytes and waits until they are on the disk, again and again.
 pub(crate) fn fdatasync(dir: &Path) -> Result<Sync> {
+    fdatasync_after(dir, Duration::ZERO)
+}
+
+/// The same, each time after a pause in which the machine may go to sleep.
+pub(crate) fn fdatasync_after(dir: &Path, pause: Duration) -> Result<Sync> {
     let path = dir.join("fdatasync");
     let mut file = File::create(&path)?;
     let mut times = Vec::new();
     let start = Instant::now();
     while start.elapsed() < TIME {
+        std::thread::sleep(pause);
         let one = Instant::now();
         file.write_all(&[b'x'; 200])?;
         file.sync_data()?;

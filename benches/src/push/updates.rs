@@ -68,7 +68,8 @@ pub(crate) async fn bench(dir: &Path, rate: usize, seconds: usize) -> Result<()>
     machine::remove_database(&path);
 
     let count = times.len();
-    ensure!(count == jobs * 3, "{count} of {} changes came", jobs * 3);
+    // More, where a job went back to the queue.
+    ensure!(count >= jobs * 3, "{count} of {} changes came", jobs * 3);
     let times = Sample::new(times);
     let mut report = Report::new("Changes of all jobs over one socket", &["what", "measured", "at most"]);
     report.row(["carried".into(), per_second(count as f64 / took.as_secs_f64()), String::new()]);
