@@ -74,10 +74,10 @@ impl Shared {
         // Of two who use one key at different coordinators, the second may add the first's job, and knows nothing of its
         // lease.
         let is_alone = !self.is_shared || insert.key.is_none();
-        if is_alone && insert.jobs.len() <= FEW && self.dispatch.claims_at_once() {
-            return self.dispatch.admit(insert).await;
-        }
         let added: Vec<_> = insert.jobs.iter().map(|(job, _)| Arc::new(job.clone())).collect();
+        if is_alone && added.len() <= FEW && self.dispatch.claims_at_once() {
+            return self.dispatch.admit(insert, added).await;
+        }
         let inserted = self.store.insert(insert).await?;
         if matches!(inserted, Inserted::New) {
             added.iter().for_each(|job| self.hub.publish(job));

@@ -39,6 +39,8 @@ impl Claim {
 /// Jobs that are to be added while somebody waits for work, and whoever waits until they are.
 pub(super) struct Admission {
     pub(super) insert: Insert,
+    /// The jobs as they are before anybody claims them, which a watcher sees first.
+    pub(super) jobs: Vec<Arc<Job>>,
     pub(super) reply: oneshot::Sender<Result<Inserted, store::Error>>,
 }
 
@@ -62,54 +64,43 @@ pub(super) async fn admit(dispatcher: &mut Dispatcher, mut admissions: Vec<Admis
     let shared = Arc::clone(&dispatcher.shared);
     let mut places = HashMap::new();
     for (i, admission) in admissions.iter().enumerate() {
-        places.extend(admission.insert.jobs.iter().enumerate().map(|(n, (job, _))| (job.id, (i, n))));
+        places.extend(admission.jobs.iter().enumerate().map(|(n, job)| (job.id, (i, n))));
     }
-    let jobs_of = |insert: &Insert| insert.jobs.iter().map(|(job, _)| job.clone()).collect();
-    // As they are before anybody claims them: a watcher sees both.
-    let added: Vec<Vec<Job>> = admissions.iter().map(|admission| jobs_of(&admission.insert)).collect();
-    let (mut new, mut old) = (Vec::new(), Vec::new());
+    let mut new: Vec<Vec<Claim>> = admissions.iter().map(|_| Vec::new()).collect();
+    let mut old = Vec::new();
     for claim in choose(dispatcher, placements) {
         let place = places.get(&claim.job.id);
-        match place.and_then(|&(i, n)| Some((i, admissions.get_mut(i)?.insert.jobs.get_mut(n)?))) {
-            Some((i, (job, timer))) => {
-                *job = claim.done();
-                *timer = claim.timer;
-                new.push((i, claim));
+        match place.and_then(|&(i, n)| Some((admissions.get_mut(i)?.insert.jobs.get_mut(n)?, new.get_mut(i)?))) {
+            Some(((job, timer), claims)) => {
+                (*job, *timer) = (claim.done(), claim.timer);
+                claims.push(claim);
             }
             None => old.push(claim),
         }
     }
-    let (inserts, replies): (Vec<_>, Vec<_>) = admissions.into_iter().map(|one| (one.insert, one.reply)).unzip();
     let update = async {
         if old.is_empty() { Ok(Vec::new()) } else { shared.store.update(old.iter().map(Claim::change).collect()).await }
     };
-    let (inserted, written) =
-        tokio::join!(join_all(inserts.into_iter().map(|insert| shared.store.insert(insert))), update);
+    let (inserts, added): (Vec<_>, Vec<_>) =
+        admissions.into_iter().map(|one| (shared.store.insert(one.insert), (one.jobs, one.reply))).unzip();
+    let (inserted, written) = tokio::join!(join_all(inserts), update);
 
     let mut jobs = won(dispatcher, old, written).unwrap_or_default();
-    for (inserted, added) in inserted.iter().zip(&added) {
-        match inserted {
-            Ok(Inserted::New) => added.iter().for_each(|job| shared.hub.publish(job)),
+    for (((added, _), claims), inserted) in added.iter().zip(new).zip(&inserted) {
+        if matches!(inserted, Ok(Inserted::New)) {
+            added.iter().for_each(|job| shared.hub.publish(job));
+            jobs.extend(claims.into_iter().map(|claim| win(dispatcher, claim)));
+        } else {
             // None of them is there, or nobody knows.
-            Ok(Inserted::Known { .. }) => added.iter().for_each(|job| dispatcher.queues.forget(&job.class)),
-            Err(error) => {
-                dispatcher.store_failed(error);
-                added.iter().for_each(|job| dispatcher.queues.forget(&job.class));
-            }
+            added.iter().for_each(|job| dispatcher.queues.forget(&job.class));
+        }
+        if let Err(error) = inserted {
+            dispatcher.store_failed(error);
         }
     }
-    for (i, claim) in new {
-        if matches!(inserted.get(i), Some(Ok(Inserted::New))) {
-            let job = claim.done();
-            dispatcher.hold(&claim.worker, &job);
-            shared.hub.publish(&job);
-            jobs.push((claim.worker, claim.token, Arc::new(job)));
-        }
-    }
-    shared.leases.put(jobs.iter().map(|(_, _, job)| Arc::clone(job)));
     // A worker that waits for the job comes before the answer to whoever submitted it.
     hand_out(dispatcher, jobs).await;
-    for (reply, inserted) in replies.into_iter().zip(inserted) {
+    for ((_, reply), inserted) in added.into_iter().zip(inserted) {
         // Whoever had them added may have gone; they are.
         let _ = reply.send(inserted);
     }
@@ -151,17 +142,22 @@ fn won(dispatcher: &mut Dispatcher, claims: Vec<Claim>, written: Result<Vec<Writ
     for (claim, written) in claims.into_iter().zip(written) {
         // Otherwise somebody else was faster: claimed or cancelled it.
         if written == Written::Yes {
-            let job = claim.done();
-            dispatcher.hold(&claim.worker, &job);
-            dispatcher.shared.hub.publish(&job);
-            won.push((claim.worker, claim.token, Arc::new(job)));
+            won.push(win(dispatcher, claim));
         }
     }
     if claimed > 0 {
         dispatcher.spread.note(claimed, claimed - won.len());
     }
-    dispatcher.shared.leases.put(won.iter().map(|(_, _, job)| Arc::clone(job)));
     Some(won)
+}
+
+/// Notes that a claim is written.
+fn win(dispatcher: &mut Dispatcher, claim: Claim) -> (WorkerId, LeaseToken, Arc<Job>) {
+    let job = Arc::new(claim.done());
+    dispatcher.hold(&claim.worker, &job);
+    dispatcher.shared.leases.put([Arc::clone(&job)]);
+    dispatcher.shared.hub.publish(&job);
+    (claim.worker, claim.token, job)
 }
 
 /// Hands leases to those who asked, the worker's oldest ask first; returns what nobody waits for any more.

@@ -151,13 +151,13 @@ impl Handle {
         self.is_idle.load(Ordering::Relaxed) && self.has_asks.load(Ordering::Relaxed)
     }
 
-    /// Adds jobs, those that somebody asks for as claimed already. Dropping the future does not stop it.
+    /// Adds jobs (those of `insert`), and those that somebody asks for as claimed already. Dropping the future does not stop it.
     ///
     /// # Errors
     /// What the store says.
-    pub(super) async fn admit(&self, insert: Insert) -> Result<Inserted, Error> {
+    pub(super) async fn admit(&self, insert: Insert, jobs: Vec<Arc<Job>>) -> Result<Inserted, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Admit(claim::Admission { insert, reply })).await;
+        self.send(Message::Admit(claim::Admission { insert, jobs, reply })).await;
         // The dispatcher has ended, and nothing was added.
         answer.await.map_or(Err(Error::Unavailable { retry_after: Duration::from_secs(1) }), |answer| Ok(answer?))
     }

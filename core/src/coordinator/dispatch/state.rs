@@ -170,10 +170,8 @@ impl Dispatcher {
     async fn admit(&mut self) {
         let admissions = std::mem::take(&mut self.admissions);
         self.refill().await;
-        let added = admissions.iter().flat_map(|admission| &admission.insert.jobs).map(|(job, _)| job);
-        for job in added.filter(|job| job.status() == Status::Queued) {
-            self.queues.add(Arc::new(job.clone()));
-        }
+        let added = admissions.iter().flat_map(|admission| &admission.jobs);
+        added.filter(|job| job.status() == Status::Queued).for_each(|job| self.queues.add(Arc::clone(job)));
         let (placements, _) = cut(self.scheduler.plan(&View { queues: &self.queues, workers: &self.workers }));
         claim::admit(self, admissions, placements).await;
     }
