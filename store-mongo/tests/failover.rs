@@ -17,8 +17,6 @@ use cmdexec_core::store::{Insert, Inserted, Store, Written};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
 use cmdexec_testkit::store::make::{append, change, chunk, completed, id, insert, job, key, lease_timer, running};
-use mongodb::bson::doc;
-use support::direct;
 use support::set::Set;
 
 /// What was acknowledged, by the number of the job.
@@ -112,16 +110,7 @@ async fn nothing_acknowledged_is_lost_whatever_befalls_the_primary() {
     };
     goes_on("the beginning").await;
 
-    let first = set.primary(None).await;
-    set.members[first].kill();
-    goes_on("the primary was killed").await;
-    set.members[first].start();
-
-    let second = set.primary(Some(first)).await;
-    let admin = direct(&set.members[second].address).await.database("admin");
-    // It may close the connection that asked.
-    let _ = admin.run_command(doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 2 }).await;
-    goes_on("the primary stepped down").await;
+    set.lose_primaries(&goes_on).await;
 
     // As if it were cut off: it says nothing, and its connections stay open.
     let third = set.primary(None).await;

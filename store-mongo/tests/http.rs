@@ -17,10 +17,8 @@ use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
 use cmdexec_store_mongo::MongoStore;
 use cmdexec_transport_http::{Server, server};
-use mongodb::bson::doc;
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::direct;
 use support::set::Set;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -191,16 +189,7 @@ async fn callers_see_answers_or_are_told_to_come_again() {
     };
     goes_on("the beginning").await;
 
-    let first = set.primary(None).await;
-    set.members[first].kill();
-    goes_on("the primary was killed").await;
-    set.members[first].start();
-
-    let second = set.primary(Some(first)).await;
-    let admin = direct(&set.members[second].address).await.database("admin");
-    // It may close the connection that asked.
-    let _ = admin.run_command(doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 2 }).await;
-    goes_on("the primary stepped down").await;
+    set.lose_primaries(&goes_on).await;
 
     // Without a majority nobody is promised anything, and nobody waits for ever.
     let primary = set.primary(None).await;

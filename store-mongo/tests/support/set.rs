@@ -99,6 +99,20 @@ impl Set {
         format!("mongodb://{}/failover?replicaSet=rs0", members.join(","))
     }
 
+    /// The primary dies and comes back, and the next one steps down; after each, what the callers do must go on.
+    pub(crate) async fn lose_primaries(&mut self, goes_on: &impl AsyncFn(&str)) {
+        let first = self.primary(None).await;
+        self.members[first].kill();
+        goes_on("the primary was killed").await;
+        self.members[first].start();
+
+        let second = self.primary(Some(first)).await;
+        let admin = direct(&self.members[second].address).await.database("admin");
+        // It may close the connection that asked.
+        let _ = admin.run_command(doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 2 }).await;
+        goes_on("the primary stepped down").await;
+    }
+
     /// Which member is the primary, by the word of the others that are there.
     pub(crate) async fn primary(&self, not: Option<usize>) -> usize {
         loop {
