@@ -44,7 +44,7 @@ impl Told {
     pub(crate) fn new(job: &Job) -> Self {
         let status = job.status();
         let queued = (status == Status::Queued).then(|| (job.class.clone(), job.place()));
-        Self { id: job.id, version: 0, status, queued }
+        Self { id: job.id, version: job.version, status, queued }
     }
 }
 
@@ -147,9 +147,10 @@ impl Bell {
         while let Some(told) = self.next() {
             if let Err(error) = self.write(told).await {
                 tracing::debug!(%error, "the other coordinators are not told now; they look for themselves");
-                // With what comes next.
-                self.state().waiting.has_missed = true;
-                self.state().is_ringing = false;
+                // With what comes next, which has to find that nobody writes any more.
+                let mut state = self.state();
+                state.waiting.has_missed = true;
+                state.is_ringing = false;
                 return;
             }
             tokio::time::sleep(PAUSE).await;
