@@ -1,5 +1,6 @@
 //! Changes of jobs to somebody who watches all of them over a socket: how soon each is known.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,10 +54,12 @@ pub(crate) async fn bench(dir: &Path, rate: usize, seconds: usize) -> Result<()>
     });
     let begun = SystemClock.uptime();
     let mut times = Vec::with_capacity(jobs * 3);
+    let mut seen = HashSet::with_capacity(jobs * 3);
     let mut finished = 0;
     while finished < jobs {
         let update = tokio::time::timeout(Duration::from_secs(20), updates.next()).await;
         let update = update.context("no change came")?.context("the stream ended")??;
+        ensure!(seen.insert((update.id, update.version)), "a change of {} came twice", update.id);
         // Both clocks are this machine's, to the millisecond.
         times.push(SystemClock.now().since(update.at));
         finished += usize::from(update.status.is_finished());
