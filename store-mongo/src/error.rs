@@ -24,6 +24,8 @@ mod code {
     pub(super) const DUPLICATE_KEY: [i32; 3] = [11000, 11001, 12582];
     /// What is asked makes no sense to the server: a document too large, an operator that it lacks, a wrong type.
     pub(super) const INVALID: [i32; 8] = [2, 9, 14, 52, 59, 10334, 17280, 40324];
+    /// A transaction fills the part of the server's cache that changes may take.
+    pub(super) const TOO_LARGE_FOR_CACHE: i32 = 388;
     /// No credentials, wrong ones, or not enough rights.
     pub(super) const UNAUTHORIZED: [i32; 3] = [13, 18, 8000];
 }
@@ -62,9 +64,9 @@ impl Error {
         matches!(self.kind(), store::ErrorKind::Unavailable { .. })
     }
 
-    /// The transaction as a whole may be tried again.
-    pub(crate) fn is_transient_transaction(&self) -> bool {
-        matches!(self, Self::Driver(error) if error.contains_label(mongodb::error::TRANSIENT_TRANSACTION_ERROR))
+    /// The server's cache has no room for the transaction, and it is the transaction itself that takes most of it.
+    pub(crate) fn is_too_large_for_cache(&self) -> bool {
+        self.code() == Some(code::TOO_LARGE_FOR_CACHE)
     }
 
     /// A change stream can't be taken up where it broke off: the server's log does not go back so far, or to another's.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use cmdexec_core::job::JobSpec;
+use cmdexec_core::job::{Job, JobSpec};
 use cmdexec_core::store::{Error, ErrorKind, Insert, Inserted, Store};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
@@ -26,7 +26,7 @@ async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, E
     tokio::time::timeout(BOUND, call).await.unwrap_or_else(|_| panic!("nobody answers within {BOUND:?}"))
 }
 
-fn keyed(n: u32, jobs: impl IntoIterator<Item = cmdexec_core::job::Job>) -> Insert {
+fn keyed(n: u32, jobs: impl IntoIterator<Item = Job>) -> Insert {
     Insert { key: Some(key(&format!("k{n}"))), ..insert(jobs) }
 }
 
@@ -168,15 +168,8 @@ fn noise(seed: u32, length: usize) -> String {
     (0..length).map(|_| next()).collect()
 }
 
-/// What an insertion comes to, however often a busy server has no time for one so large.
-async fn answered(store: &MongoStore, batch: impl Fn() -> Insert) -> Result<Inserted, Error> {
-    for _ in 0..20 {
-        match store.insert(batch()).await {
-            Err(error) if matches!(error.kind(), ErrorKind::Unavailable { .. }) => {}
-            answer => return answer,
-        }
-    }
-    panic!("the server never had time");
+fn megabyte(n: u32) -> Job {
+    job_of(n, JobSpec::shell("x".repeat(1_000_000)))
 }
 
 fn kind(answer: Result<Inserted, Error>) -> ErrorKind {
@@ -188,15 +181,14 @@ async fn a_batch_larger_than_a_message_is_all_or_nothing() {
     let place = Place::new();
     let store = MongoStore::options().database(place.name()).open(place.address()).await.unwrap();
     // A message may have 48 MB.
-    let large = |n| job_of(n, JobSpec::shell("x".repeat(1_000_000)));
-    let conflicting = || insert((0..60).map(large).chain([job(59)]));
-    assert_eq!(kind(answered(&store, conflicting).await), ErrorKind::Conflict);
+    let conflicting = insert((0..60).map(megabyte).chain([job(59)]));
+    assert_eq!(kind(store.insert(conflicting).await), ErrorKind::Conflict);
     assert!(store.get(&[id(0), id(59)]).await.unwrap().iter().all(Option::is_none));
     store.insert(insert([job(59)])).await.unwrap();
-    assert_eq!(kind(answered(&store, || insert((0..60).map(large))).await), ErrorKind::Conflict);
+    assert_eq!(kind(store.insert(insert((0..60).map(megabyte))).await), ErrorKind::Conflict);
     let ids: Vec<_> = (0..59).map(id).collect();
     assert!(store.get(&ids).await.unwrap().iter().all(Option::is_none), "a part of the batch is there");
-    let batch = || keyed(1, (100..160).map(large));
+    let batch = || keyed(1, (100..160).map(megabyte));
     let ids: Vec<_> = (100..160).map(id).collect();
     // One whose end was not heard of is known.
     let inserted = acknowledged(&store, batch).await;
@@ -207,4 +199,15 @@ async fn a_batch_larger_than_a_message_is_all_or_nothing() {
         assert_eq!(job.unwrap().spec, JobSpec::shell("x".repeat(1_000_000)).into());
     }
     assert!(matches!(store.insert(batch()).await.unwrap(), Inserted::Known { ids: known, .. } if known == ids));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_the_servers_cache_has_no_room_for_is_refused_for_good() {
+    // Its cache has 256 MB.
+    let set = Set::of(1, None).await;
+    let store = MongoStore::open(&set.address()).await.unwrap();
+    let error = store.insert(insert((0..60).map(megabyte))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("no room for 60 jobs"), "{error}");
+    assert!(store.get(&[id(0)]).await.unwrap()[0].is_none());
 }

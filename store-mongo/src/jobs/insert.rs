@@ -94,7 +94,14 @@ pub(crate) async fn insert(mongo: &Mongo, batch: &Insert) -> Result<Inserted, Er
         let done = match (batch.jobs.as_slice(), &batch.key) {
             ([], None) => return Ok(Inserted::New),
             ([(job, timer)], Some(key)) => with_key(mongo, job, *timer, key, op).await?,
-            (jobs, key) => persist(|| together(mongo, jobs, key.as_ref(), op)).await?,
+            (jobs, key) => match persist(|| together(mongo, jobs, key.as_ref(), op)).await {
+                // A cache may be full of what others write; one that had no room after all the tries is too small.
+                Err(error) if error.is_too_large_for_cache() => {
+                    let what = format!("MongoDB's cache has no room for {} jobs of this size at once", jobs.len());
+                    return Err(Error::Refused(ErrorKind::Invalid, what));
+                }
+                done => done?,
+            },
         };
         if let Some(inserted) = done {
             if inserted == Inserted::New {
@@ -184,7 +191,6 @@ async fn together(mongo: &Mongo, jobs: &[(Job, Timer)], key: Option<&Key>, op: O
     };
     match written {
         Ok(()) => Ok(Some(Inserted::New)),
-        Err(error) if error.is_transient_transaction() => Ok(None),
         Err(error) if error.is_duplicate() => {
             // The key's, or a job's: of an earlier try of this very call, whose commit was not heard of, or another's.
             if key.is_some() && find_key_of(mongo, key).await?.is_some_and(|known| !known.is_over(now)) {

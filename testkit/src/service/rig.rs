@@ -123,9 +123,9 @@ impl Rig {
     }
 }
 
-/// Waits until something is so, as other tasks make it. Fails after a few seconds of real time.
+/// Waits until something is so, as other tasks make it. Fails after 20 seconds of real time and more.
 pub(crate) async fn eventually<T>(what: &str, is_so: impl AsyncFn() -> Option<T>) -> T {
-    for _ in 0..2_500 {
+    for _ in 0..10_000 {
         if let Some(found) = is_so().await {
             return found;
         }
@@ -140,7 +140,7 @@ pub(crate) async fn next(stream: &mut OutputStream) -> OutputEvent {
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(5), future).await.expect("nothing came")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing came")
 }
 
 pub(crate) fn owner(name: &str) -> Owner {
