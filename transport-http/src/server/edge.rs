@@ -47,7 +47,8 @@ pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Ne
         .headers()
         .get(REQUEST_ID)
         .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
-    let id = given.cloned().unwrap_or_else(|| app.request_ids.next());
+    // A copy: a clone is a part of the connection's buffer, and keeps it.
+    let id = given.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()).unwrap_or_else(|| app.request_ids.next());
     // The path and no more: queries, headers and bodies may carry secrets.
     let span = tracing::debug_span!(
         "request",

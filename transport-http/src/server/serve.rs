@@ -164,11 +164,12 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
     // Otherwise a reader that stops reading would keep its connection, and what is buffered for it, for ever.
     stream.set_write_timeout(Some(connections.write_timeout));
     let io = TokioIo::new(Box::pin(stream));
+    // In boxes: the task would have room for both kinds, twice.
     let ended = if is_http2 {
-        let connection = connections.http2.serve_connection(io, service);
+        let connection = Box::pin(connections.http2.serve_connection(io, service));
         drive(&connections, &called, connection, http2::Connection::graceful_shutdown).await
     } else {
-        let connection = connections.http1.serve_connection(io, service).with_upgrades();
+        let connection = Box::pin(connections.http1.serve_connection(io, service).with_upgrades());
         drive(&connections, &called, connection, http1::UpgradeableConnection::graceful_shutdown).await
     };
     if let Err(error) = ended {
@@ -182,13 +183,12 @@ async fn connection(connections: Arc<Connections>, stream: TcpStream, peer: Peer
 async fn drive<C>(
     connections: &Connections,
     called: &AtomicBool,
-    connection: C,
+    mut connection: Pin<Box<C>>,
     end: impl FnOnce(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => ended,
         () = uncalled(called, connections.head_timeout) => Ok(()),

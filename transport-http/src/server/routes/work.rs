@@ -150,6 +150,8 @@ pub(super) async fn get_job(State(app): State<Arc<App>>, worker: Worker, uri: Ur
     let max: Option<usize> = query.whole("max", 1..=MAX_LEASES);
     let said = query.check(Some(said))?;
     let id = worker.named(said)?;
+    // It is a part of the connection's buffer, which would be kept, and doubled, for as long as the call waits.
+    drop(uri);
     let _call = if wait.is_zero() { app.turn(&id).await? } else { app.calls.begin(&id)? };
     let work = app.work(&worker);
     let leasing = work.lease(&id, LeaseRequest { max: max.unwrap_or(1), wait });
