@@ -12,10 +12,10 @@ use crate::id::WorkerId;
 use crate::service::{Heartbeat, HeartbeatReply};
 
 /// For how long a beat waits for others.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(100);
 
 /// From how many beats a second on they wait for one another: one in each window would not be worth it.
-const MANY: u32 = 40;
+const MANY: u32 = 20;
 
 /// The beats that wait for one another.
 #[derive(Debug, Default)]

@@ -21,12 +21,16 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Exit> {
     let signals = signals::listen()?;
     let query = args.job.map_or(WatchQuery::All, WatchQuery::Job);
+    tokio::select! {
+        over = watch_on(socket, jobs, query, json) => over.map(|()| Exit::OK),
+        () = signals.asked.cancelled() => Ok(Exit::INTERRUPTED),
+    }
+}
+
+/// Watches until there is no more to see, over as many connections as it takes.
+async fn watch_on(socket: &dyn JobService, jobs: &dyn JobService, query: WatchQuery, json: bool) -> anyhow::Result<()> {
     loop {
-        let over = tokio::select! {
-            over = watch(socket, jobs, query, json) => over,
-            () = signals.asked.cancelled() => return Ok(Exit::INTERRUPTED),
-        };
-        let Err(error) = over else { return Ok(Exit::OK) };
+        let Err(error) = watch(socket, jobs, query, json).await else { return Ok(()) };
         // Changes in between are missed; what comes after them says where a job stands.
         match error.downcast_ref::<Error>().and_then(Error::retry_after) {
             Some(pause) => tokio::time::sleep(pause.max(Duration::from_millis(200))).await,
