@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::Role;
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
@@ -48,7 +49,7 @@ impl World {
             let store = MongoStore::open(database).await.unwrap();
             let coordinator = Arc::new(Coordinator::builder(store).build().await.unwrap());
             let mut options = server::Options::default();
-            (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (0, 0, 0, 0);
+            options.limits = RequestLimits::none();
             let server = Server::builder(Arc::clone(&coordinator) as _, keys.clone()).options(options).build().unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             urls.push(format!("http://{}", listener.local_addr().unwrap()));

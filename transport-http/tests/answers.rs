@@ -529,7 +529,8 @@ async fn job(world: &World) -> String {
 
 async fn too_many(walk: &mut Walk) {
     let mut options = Options::default();
-    (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (1, 1, 1, 1);
+    let limits = &mut options.limits;
+    (limits.jobs, limits.heartbeats, limits.registrations, limits.requests) = (1, 1, 1, 1);
     options.max_worker_calls = 1;
     options.body_idle_timeout = std::time::Duration::from_millis(50);
     let world = World::with(options).await;

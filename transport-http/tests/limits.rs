@@ -17,7 +17,8 @@ use support::{World, send};
 
 fn few() -> Options {
     let mut options = Options::default();
-    (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (3, 2, 1, 4);
+    let limits = &mut options.limits;
+    (limits.jobs, limits.heartbeats, limits.registrations, limits.requests) = (3, 2, 1, 4);
     options
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::FunctionExecutor;
 use cmdexec_core::job::{JobSpec, Outcome, Status};
+use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{JobService, JobServiceExt, LeaseRequest, Registration, Role, WatchQuery, WorkerService};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::worker::Worker;
@@ -23,7 +24,7 @@ use tokio::net::TcpListener;
 /// A server without a socket beside it, as older ones are.
 async fn plain(coordinator: &Arc<Coordinator>, world: &World) -> (String, tokio_util::sync::CancellationToken) {
     let mut options = http::server::Options::default();
-    (options.max_heartbeats, options.max_registrations) = (0, 0);
+    options.limits = RequestLimits::none();
     let server = http::Server::builder(Arc::clone(coordinator) as _, world.keys.clone()).options(options);
     let server = server.build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -342,7 +342,7 @@ async fn what_is_no_handshake_is_told_so() {
 #[tokio::test]
 async fn requests_count_against_the_limits() {
     let mut options = unlimited();
-    (options.max_jobs, options.max_requests) = (1, 2);
+    (options.limits.jobs, options.limits.requests) = (1, 2);
     let world = World::with(options).await;
     let mut bare = world.bare_user("ada").await;
     let submit = || json!({ "jobs": [{ "command": "true" }] });

@@ -6,8 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 mod local;
+mod requests;
 
 pub use local::LocalLimiter;
+pub use requests::{Caller, Counted, RequestKind, RequestLimiter, RequestLimits};
 
 /// Counts requests and says which are too many.
 #[async_trait]

@@ -11,6 +11,7 @@ use cmdexec_core::executor::process::{Options, ProcessExecutor};
 use cmdexec_core::executor::{Executor, Limit};
 use cmdexec_core::files::Files;
 use cmdexec_core::id::{Owner, WorkerId};
+use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{JobService, Role};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::{Keys, UserClaims};
@@ -139,8 +140,7 @@ async fn listen(port: u16) -> anyhow::Result<TcpListener> {
 /// Only this machine gets here, and trying things out is many requests.
 fn unlimited() -> server::Options {
     let mut options = server::Options::default();
-    options.max_jobs = 0;
-    options.max_requests = 0;
+    options.limits = RequestLimits::none();
     options.drain = PATIENCE;
     options
 }

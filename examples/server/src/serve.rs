@@ -101,12 +101,7 @@ fn sockets(
     limiter: Arc<dyn RateLimiter>,
 ) -> anyhow::Result<cmdexec_transport_ws::Server> {
     let mut options = cmdexec_transport_ws::server::Options::default();
-    options.rate_window = http.rate_window;
-    options.max_jobs = http.max_jobs;
-    options.max_heartbeats = http.max_heartbeats;
-    options.max_registrations = http.max_registrations;
-    options.max_requests = http.max_requests;
-    options.limiter_fails_closed = http.limiter_fails_closed;
+    options.limits = http.limits.clone();
     Ok(cmdexec_transport_ws::Server::builder(services, keys).options(options).limiter(limiter).build()?)
 }
 

@@ -127,15 +127,15 @@ fn http(s: &mut Settings, dev: bool) -> server::Options {
     let count = || number(0..=u32::MAX);
     let mut http = server::Options::default();
     let window = s.setting("RATE_LIMIT_WINDOW_MS", "The time that requests are counted in");
-    http.rate_window = Duration::from_millis(window.or(60_000, number(1..=DAY_MS)));
+    http.limits.window = Duration::from_millis(window.or(60_000, number(1..=DAY_MS)));
     let jobs = s.setting("RATE_LIMIT_MAX_JOBS", "Submissions in that time for each user; 0: no limit");
-    http.max_jobs = jobs.or(max(50), count());
+    http.limits.jobs = jobs.or(max(50), count());
     let beats = s.setting("RATE_LIMIT_MAX_HEARTBEAT", "Heartbeats for each worker; 0: no limit");
-    http.max_heartbeats = beats.or(max(600), count());
+    http.limits.heartbeats = beats.or(max(600), count());
     let registrations = s.setting("RATE_LIMIT_MAX_REGISTER", "Registrations for each worker; 0: no limit");
-    http.max_registrations = registrations.or(max(10), count());
+    http.limits.registrations = registrations.or(max(10), count());
     let requests = s.setting("RATE_LIMIT_MAX_REQUESTS", "Other requests for each user; 0: no limit");
-    http.max_requests = requests.older("RATE_LIMIT_MAX").or(max(100), count());
+    http.limits.requests = requests.older("RATE_LIMIT_MAX").or(max(100), count());
     let origins = s.setting("CORS_ORIGINS", "Origins whose pages may call the API, with commas between them");
     http.cors_origins = origins.older("ALLOWED_ORIGINS").optional(|value| list(value, text)).unwrap_or_default();
     let proxies = s.setting("TRUSTED_PROXIES", "Proxies (addresses or ranges) whose X-Forwarded-For is believed");
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(options.database.to_string(), "sqlite://data/cmdexec.db");
         assert_eq!(options.metrics.unwrap().to_string(), "127.0.0.1:9090");
         let http = &options.http;
-        let limits = [http.max_jobs, http.max_heartbeats, http.max_registrations, http.max_requests];
+        let limits = [http.limits.jobs, http.limits.heartbeats, http.limits.registrations, http.limits.requests];
         assert_eq!(limits, [50, 600, 10, 100]);
         assert_eq!(options.coordinator, coordinator::Options::default());
         assert_eq!(options.token_ttl, Duration::from_hours(24));
@@ -231,7 +231,7 @@ mod tests {
     fn a_first_try_keeps_nothing_and_limits_nothing_unless_it_is_told_to() {
         let options = given(&["--dev", "--rate-limit-max", "7"]);
         assert_eq!((options.database, options.metrics, options.storage), (Database::Memory, None, Storage::Memory));
-        assert_eq!((options.http.max_jobs, options.http.max_requests), (0, 7));
+        assert_eq!((options.http.limits.jobs, options.http.limits.requests), (0, 7));
         assert_eq!(given(&["--dev", "--database-url", "sqlite:x.db"]).database, Database::Sqlite("x.db".into()));
     }
 }

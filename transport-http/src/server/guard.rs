@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cmdexec_core::Error;
 use cmdexec_core::id::WorkerId;
+use cmdexec_core::limiter::{Caller, Counted, RequestKind};
 use cmdexec_core::service::{Role, UserPrincipal, WorkerPrincipal};
 use cmdexec_core::token::{self, UserClaims, WorkerClaims};
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
@@ -15,7 +16,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap};
 
 use super::App;
-use super::limits::Key;
+use super::limits;
 use super::peer::{self, Peer};
 use super::problem::Problem;
 
@@ -67,20 +68,21 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
         };
     }
     let caller = user(&app, request.headers());
-    let key = match &caller {
-        Ok(claims) => Key::User(&claims.owner),
-        Err(_) => Key::Address(address(&app, request.headers(), request.extensions())),
+    let counts_for = match &caller {
+        Ok(claims) => Caller::User(&claims.owner),
+        Err(_) => Caller::Address(address(&app, request.headers(), request.extensions())),
     };
-    let limit = if access == Access::Submit { &app.limits.jobs } else { &app.limits.requests };
-    let (passed, counted) = app.limits.check(limit, key).await;
-    let mut response = match counted.and(caller).and_then(|claims| may(access, claims.role).map(|()| claims)) {
-        Ok(claims) => {
-            request.extensions_mut().insert(claims);
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    };
-    passed.stamp(response.headers_mut());
+    let kind = if access == Access::Submit { RequestKind::Submission } else { RequestKind::Other };
+    let Counted { left, passed } = app.limiter.count(kind, counts_for).await;
+    let mut response =
+        match passed.map_err(Problem::from).and(caller).and_then(|claims| may(access, claims.role).map(|()| claims)) {
+            Ok(claims) => {
+                request.extensions_mut().insert(claims);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        };
+    limits::stamp(response.headers_mut(), left.as_ref(), app.clock.now());
     response
 }
 

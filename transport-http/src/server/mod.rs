@@ -15,7 +15,7 @@ use axum::routing::MethodRouter;
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::job::Problem as Wrong;
-use cmdexec_core::limiter::{LocalLimiter, RateLimiter};
+use cmdexec_core::limiter::{LocalLimiter, RateLimiter, RequestLimiter};
 use cmdexec_core::service::{JobService, Services, WorkerService};
 use cmdexec_core::time::{Clock, Sleep, SystemClock, Timestamp};
 use cmdexec_core::token::{Keys, LEEWAY};
@@ -79,7 +79,7 @@ pub struct InvalidOptions(pub Vec<Wrong>);
 struct App {
     services: Arc<dyn Services>,
     tokens: tokens::Tokens,
-    limits: limits::Limits,
+    limiter: RequestLimiter,
     calls: Arc<calls::Calls>,
     workers: known::Known,
     options: Options,
@@ -178,7 +178,7 @@ impl Builder {
         let app = App {
             services,
             tokens: tokens::Tokens::new(keys, Arc::clone(&clock)),
-            limits: limits::Limits::new(limiter, Arc::clone(&clock), &options),
+            limiter: RequestLimiter::new(limiter, options.limits.clone()),
             calls: calls::Calls::new(options.max_worker_calls),
             workers: known::Known::default(),
             started: clock.uptime(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cmdexec_core::job::Problem;
-use cmdexec_core::limiter::Limit;
+use cmdexec_core::limiter::RequestLimits;
 
 use super::peer::Network;
 
@@ -11,18 +11,8 @@ use super::peer::Network;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The window that request limits count in. 60 s by default.
-    pub rate_window: Duration,
-    /// Submissions a window and user; a batch counts once. 50 by default; 0: no limit.
-    pub max_jobs: u32,
-    /// Heartbeats a window and worker. 600 by default; 0: no limit.
-    pub max_heartbeats: u32,
-    /// Registrations a window and worker. 10 by default; 0: no limit.
-    pub max_registrations: u32,
-    /// Other requests a window and user. 100 by default; 0: no limit.
-    pub max_requests: u32,
-    /// Whether requests are refused while the limiter can't tell; false by default: they are let through.
-    pub limiter_fails_closed: bool,
+    /// How many requests there may be.
+    pub limits: RequestLimits,
     /// Origins whose pages may call the API in a browser. None by default.
     pub cors_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed. None by default.
@@ -71,12 +61,7 @@ pub struct Push {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            rate_window: Duration::from_mins(1),
-            max_jobs: 50,
-            max_heartbeats: 600,
-            max_registrations: 10,
-            max_requests: 100,
-            limiter_fails_closed: false,
+            limits: RequestLimits::default(),
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             call_timeout: Duration::from_secs(30),
@@ -106,7 +91,7 @@ impl Options {
             }
         };
         for (name, duration) in [
-            ("rate_window", self.rate_window),
+            ("limits.window", self.limits.window),
             ("call_timeout", self.call_timeout),
             ("head_timeout", self.head_timeout),
             ("body_idle_timeout", self.body_idle_timeout),
@@ -128,10 +113,5 @@ impl Options {
             check(is_origin, "cors_origins", format!("{origin:?} is no origin such as https://example.org"));
         }
         problems
-    }
-
-    /// A limit by one of these numbers.
-    pub(super) fn limit(&self, name: &'static str, max: u32) -> Limit {
-        Limit { name, max, window: self.rate_window }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::files::Files;
 use cmdexec_core::id::{Owner, WorkerId};
+use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
@@ -50,7 +51,7 @@ pub struct Answer {
 /// No limits: tests call more often than people do.
 pub fn unlimited() -> Options {
     let mut options = Options::default();
-    (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (0, 0, 0, 0);
+    options.limits = RequestLimits::none();
     options
 }
 

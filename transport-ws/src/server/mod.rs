@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::job::Problem;
-use cmdexec_core::limiter::{LocalLimiter, RateLimiter};
+use cmdexec_core::limiter::{LocalLimiter, RateLimiter, RequestLimiter};
 use cmdexec_core::service::Services;
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::Keys;
@@ -26,7 +26,6 @@ use tokio_util::task::TaskTracker;
 mod credit;
 mod echo;
 mod handshake;
-mod limits;
 mod open;
 mod options;
 mod pulse;
@@ -71,7 +70,7 @@ struct Shared {
     services: Arc<dyn Services>,
     keys: Keys,
     options: Options,
-    limits: limits::Limits,
+    limiter: RequestLimiter,
     clock: Arc<dyn Clock>,
     room: Arc<Semaphore>,
     open: Arc<open::Open>,
@@ -172,7 +171,7 @@ impl Builder {
         let shared = Shared {
             services,
             keys,
-            limits: limits::Limits::new(limiter, &options),
+            limiter: RequestLimiter::new(limiter, options.limits.clone()),
             clock,
             room: Arc::new(Semaphore::new(options.max_sockets)),
             open: Arc::default(),

@@ -3,25 +3,14 @@
 use std::time::Duration;
 
 use cmdexec_core::job::Problem;
+use cmdexec_core::limiter::RequestLimits;
 
 /// The server's settings. Set what differs from the defaults; [`Options::validate`] says everything that is wrong.
-///
-/// The limits on requests are those of HTTP by their names, and shared with it where both are given one limiter.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The window that request limits count in. 60 s by default.
-    pub rate_window: Duration,
-    /// Submissions a window and user; several in one message count once. 50 by default; 0: no limit.
-    pub max_jobs: u32,
-    /// Heartbeats a window and worker. 600 by default; 0: no limit.
-    pub max_heartbeats: u32,
-    /// Registrations a window and worker. 10 by default; 0: no limit.
-    pub max_registrations: u32,
-    /// Other requests and subscriptions a window and user. 100 by default; 0: no limit.
-    pub max_requests: u32,
-    /// Whether requests are refused while the limiter can't tell; false by default: they are let through.
-    pub limiter_fails_closed: bool,
+    /// How many requests there may be.
+    pub limits: RequestLimits,
     /// How many sockets there may be at once; more are refused with 503. 10,000 by default.
     pub max_sockets: usize,
     /// How many sockets may be open with one token. 256 by default: workers that share one token are many.
@@ -55,12 +44,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            rate_window: Duration::from_mins(1),
-            max_jobs: 50,
-            max_heartbeats: 600,
-            max_registrations: 10,
-            max_requests: 100,
-            limiter_fails_closed: false,
+            limits: RequestLimits::default(),
             max_sockets: 10_000,
             max_sockets_per_token: 256,
             auth_timeout: Duration::from_secs(5),
@@ -82,7 +66,7 @@ impl Options {
     /// Everything that is wrong with the settings, by their names; empty if nothing is.
     pub fn validate(&self) -> Vec<Problem> {
         let durations = [
-            ("rate_window", self.rate_window),
+            ("limits.window", self.limits.window),
             ("auth_timeout", self.auth_timeout),
             ("ping_interval", self.ping_interval),
             ("write_timeout", self.write_timeout),

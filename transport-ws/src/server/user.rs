@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cmdexec_core::Error;
 use cmdexec_core::files::FileId;
 use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::limiter::{Caller, RequestKind};
 use cmdexec_core::service::{JobQuery, Role, Submission};
 use cmdexec_wire as wire;
 use cmdexec_wire::read::{self, Malformed};
@@ -63,7 +64,7 @@ fn begin(session: &mut Session, id: u64, bytes: usize, envelope: &Envelope<'_>) 
     let wrong = |why: String| Error::invalid("body", why);
     let counted = {
         let (shared, owner) = (Arc::clone(&shared), owner.clone());
-        async move { shared.limits.user(&shared.limits.requests, &owner).await }
+        async move { shared.limiter.count(RequestKind::Other, Caller::User(&owner)).await.passed }
     };
     match &*envelope.kind {
         "submit" => {
@@ -73,7 +74,7 @@ fn begin(session: &mut Session, id: u64, bytes: usize, envelope: &Envelope<'_>) 
             let read = read::batch(envelope.body().as_bytes(), None).map_err(|Malformed(why)| wrong(why))?;
             let read::Submit { specs, key } = read?;
             session.call(id, bytes, async move {
-                shared.limits.user(&shared.limits.jobs, &owner).await?;
+                shared.limiter.count(RequestKind::Submission, Caller::User(&owner)).await.passed?;
                 let submitted = jobs.submit_batch(Submission { specs, idempotency_key: key }).await?;
                 let repeated = submitted.iter().any(|job| job.repeated);
                 Ok(Submitted { repeated, jobs: submitted.iter().map(wire::Created::from).collect() })

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, WorkerId};
+use cmdexec_core::limiter::{Caller, RequestKind};
 use cmdexec_core::service::{LeaseRequest, OutputBatch, OutputPieces, Registration, StopStream, WorkerService};
 use cmdexec_wire as wire;
 use cmdexec_wire::read::{self, Malformed};
@@ -181,7 +182,8 @@ impl Request<'_> {
         }
         let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.session.shared));
         self.call(async move {
-            shared.limits.worker(&shared.limits.registrations, registration.worker.as_ref()).await?;
+            let caller = registration.worker.as_ref().map_or(Caller::Address(None), Caller::Worker);
+            shared.limiter.count(RequestKind::Registration, caller).await.passed?;
             let registered = work.register(registration).await?;
             Ok(wire::Registered::from(&registered))
         });
@@ -193,7 +195,7 @@ impl Request<'_> {
         self.session.follow_stops(&self.work, &worker);
         let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.session.shared));
         self.call(async move {
-            shared.limits.worker(&shared.limits.heartbeats, Some(&worker)).await?;
+            shared.limiter.count(RequestKind::Heartbeat, Caller::Worker(&worker)).await.passed?;
             let reply = work.heartbeat(&worker, beat).await?;
             Ok(wire::BeatAck::from(&reply))
         });

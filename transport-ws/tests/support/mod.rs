@@ -15,6 +15,7 @@ use std::time::Duration;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::files::Files;
 use cmdexec_core::id::{Owner, WorkerId};
+use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
@@ -45,7 +46,7 @@ pub struct World {
 /// No limits: tests call more often than people do.
 pub fn unlimited() -> Options {
     let mut options = Options::default();
-    (options.max_jobs, options.max_heartbeats, options.max_registrations, options.max_requests) = (0, 0, 0, 0);
+    options.limits = RequestLimits::none();
     options
 }
 
@@ -77,7 +78,7 @@ impl World {
         let server = Server::builder(Arc::clone(&services), keys.clone()).options(options).clock(clock);
         let server = server.build().unwrap();
         let mut plain = http::server::Options::default();
-        (plain.max_jobs, plain.max_heartbeats, plain.max_registrations, plain.max_requests) = (0, 0, 0, 0);
+        plain.limits = RequestLimits::none();
         plain.push = Some(http::server::Push { path: PATH.to_owned(), port: None });
         let by_http = http::Server::builder(services, keys.clone()).options(plain).mount(PATH, server.clone());
         let by_http = by_http.build().unwrap();

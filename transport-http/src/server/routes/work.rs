@@ -9,6 +9,7 @@ use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::Status;
+use cmdexec_core::limiter::{Caller, Counted, RequestKind};
 use cmdexec_core::service::{
     FinishedAttempt, LeaseRequest, LeasedJob, OutputAck, OutputBatch, OutputPieces, Role, UserPrincipal, WorkerService,
 };
@@ -19,7 +20,7 @@ use crate::server::App;
 use crate::server::answer::{Answered, json};
 use crate::server::body::{Body, OTHER, OutputBody, RESULT};
 use crate::server::guard::{self, Worker};
-use crate::server::limits::Key;
+use crate::server::limits;
 use crate::{older, wire};
 
 /// How many jobs one request may ask for.
@@ -46,13 +47,13 @@ pub(super) async fn register(
     if worker.bound().is_some() {
         registration.worker = Some(worker.named(registration.worker.take())?);
     }
-    let key = match &registration.worker {
-        Some(id) => Key::Worker(id),
-        None => Key::Address(guard::address(&app, &headers, &extensions)),
+    let caller = match &registration.worker {
+        Some(id) => Caller::Worker(id),
+        None => Caller::Address(guard::address(&app, &headers, &extensions)),
     };
-    let (passed, counted) = app.limits.check(&app.limits.registrations, key).await;
+    let Counted { left, passed } = app.limiter.count(RequestKind::Registration, caller).await;
     let answer = async {
-        counted?;
+        passed?;
         let registered = app.bounded(app.work(&worker).register(registration.clone())).await?;
         app.workers.registered(&registration, &registered);
         let mut registered = wire::Registered::from(&registered);
@@ -60,7 +61,7 @@ pub(super) async fn register(
         json(StatusCode::OK, registered)
     };
     let mut response = answer.await.into_response();
-    passed.stamp(response.headers_mut());
+    limits::stamp(response.headers_mut(), left.as_ref(), app.clock.now());
     Ok(response)
 }
 
@@ -89,9 +90,9 @@ fn push_url(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<S
 pub(super) async fn heartbeat(State(app): State<Arc<App>>, worker: Worker, body: Body<OTHER>) -> Answered {
     let read::Beat { worker: said, beat } = read::beat(&body.bytes)??;
     let id = worker.named(said)?;
-    let (passed, counted) = app.limits.check(&app.limits.heartbeats, Key::Worker(&id)).await;
+    let Counted { left, passed } = app.limiter.count(RequestKind::Heartbeat, Caller::Worker(&id)).await;
     let answer = async {
-        counted?;
+        passed?;
         let _call = app.turn(&id).await?;
         let reply = app.bounded(app.work(&worker).heartbeat(&id, beat)).await?;
         let interval = app.workers.heartbeat_interval(&id);
@@ -103,7 +104,7 @@ pub(super) async fn heartbeat(State(app): State<Arc<App>>, worker: Worker, body:
         json(StatusCode::OK, ack)
     };
     let mut response = answer.await.into_response();
-    passed.stamp(response.headers_mut());
+    limits::stamp(response.headers_mut(), left.as_ref(), app.clock.now());
     Ok(response)
 }
 
