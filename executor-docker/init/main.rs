@@ -43,7 +43,7 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
         Talk { input: 0, output: 1, is_socket: false }
     };
     let signals = sys::child_signals();
-    talk.say(wire::HELLO, wire::VERSION, 0);
+    talk.say(wire::HELLO, wire::VERSION, sys::user());
     while let Some(job) = Job::receive(&talk) {
         run(&talk, signals, &job);
         job.forget();

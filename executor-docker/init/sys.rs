@@ -34,6 +34,7 @@ mod number {
     pub(super) const KILL: usize = 62;
     pub(super) const CHDIR: usize = 80;
     pub(super) const UMASK: usize = 95;
+    pub(super) const GETUID: usize = 102;
     pub(super) const SETSID: usize = 112;
     pub(super) const PRCTL: usize = 157;
     pub(super) const CLOCK_GETTIME: usize = 228;
@@ -68,6 +69,7 @@ mod number {
     pub(super) const KILL: usize = 129;
     pub(super) const CHDIR: usize = 49;
     pub(super) const UMASK: usize = 166;
+    pub(super) const GETUID: usize = 174;
     pub(super) const SETSID: usize = 157;
     pub(super) const PRCTL: usize = 167;
     pub(super) const CLOCK_GETTIME: usize = 113;
@@ -394,6 +396,12 @@ pub(crate) fn new_session() {
 pub(crate) fn set_umask() {
     // SAFETY: no memory is involved.
     unsafe { call(number::UMASK, [0o022, 0, 0, 0, 0, 0]) };
+}
+
+/// Who this process is.
+pub(crate) fn user() -> u64 {
+    // SAFETY: no memory is involved.
+    unsafe { call(number::GETUID, [0; 6]) as u64 }
 }
 
 /// Whether others of the same user may look into this process.

@@ -23,6 +23,8 @@ pub(crate) struct Container {
     pub(crate) line: Line,
     /// Its init's process and user, as this machine counts them.
     pub(crate) peer: Option<Peer>,
+    /// Its user, as it sees it itself.
+    pub(crate) user: u32,
     pub(crate) groups: Option<Groups>,
     /// What it is held to.
     pub(crate) limits: Resources,

@@ -16,7 +16,7 @@ use cmdexec_core::job::{Command, Network, Outcome, Resources};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use crate::container::{Container, Peer};
+use crate::container::Container;
 use crate::control::{Carried, Running};
 use crate::daemon::Daemon;
 use crate::gpus::{self, Gpus};
@@ -28,6 +28,7 @@ use crate::profile::{INIT, Order, WORK};
 use crate::reference::Reference;
 use crate::sweep::sweep;
 use crate::trouble::Trouble;
+use crate::users::Users;
 use crate::workshop::Workshop;
 
 /// The user that jobs run as where the worker is root. Between the ranges that systemd and distributions give out.
@@ -54,8 +55,8 @@ pub struct DockerExecutor {
     /// Whether directories can be given to the jobs' user, whom the worker is not.
     gives: bool,
     user: u32,
-    /// Whether the user that a container has is the one that this machine sees.
-    is_remapped: bool,
+    /// Whom this machine sees as that user.
+    users: Users,
     is_attached: bool,
 }
 
@@ -80,7 +81,12 @@ impl DockerExecutor {
         if let Some(runtime) = options.runtime.as_ref().filter(|runtime| !is_known(runtime)) {
             return Err(Error::new(format!("the container daemon has no runtime {runtime:?}")));
         }
-        let is_remapped = options.userns.as_deref() != Some("host") && has_security(&info, "name=userns");
+        let users = Users::of(&info, &options);
+        if users != Users::Same && !is_root {
+            return Err(Error::new(
+                "the container daemon maps users to others, and a worker that is not root can't give them a job's directory",
+            ));
+        }
         // What runs on a kernel of its own, or elsewhere, gets no descriptors from here.
         let is_here = options.host.starts_with("unix://")
             && options.runtime.as_deref().is_none_or(|name| ["runc", "crun"].contains(&name));
@@ -104,7 +110,7 @@ impl DockerExecutor {
             gpus,
             gives: is_root,
             user,
-            is_remapped,
+            users,
             is_attached,
         };
         if executor.mounter.is_some() && executor.options().pool.most > 0 {
@@ -201,7 +207,7 @@ impl DockerExecutor {
                 Some((scope, ..)) => pool.take_again(scope, image).await?,
                 None => pool.take(image).await?,
             };
-            self.give(context, container.peer).await?;
+            self.give(context, self.owner(&container)).await?;
             let fitted = match container.limit(limits) {
                 Ok(()) => container.show(mounter, &context.dir).await,
                 Err(error) => Err(error),
@@ -223,7 +229,7 @@ impl DockerExecutor {
             is_attached: self.is_attached,
         };
         let container = self.workshop.make(Arc::clone(image), order).await?;
-        self.give(context, container.peer).await?;
+        self.give(context, self.owner(&container)).await?;
         Ok(container)
     }
 
@@ -238,12 +244,19 @@ impl DockerExecutor {
         }
     }
 
-    /// Gives the attempt's directory to the user that the container has, as this machine sees it.
-    async fn give(&self, context: &RunContext, peer: Option<Peer>) -> Result<(), Trouble> {
+    /// Who a container's user is on this machine, if that is known: what the kernel says of who has connected, else what the daemon does.
+    fn owner(&self, container: &Container) -> Option<u32> {
+        container.peer.map(|peer| peer.user).or_else(|| self.users.outside(container.user))
+    }
+
+    /// Gives the attempt's directory to the user that its container has.
+    async fn give(&self, context: &RunContext, user: Option<u32>) -> Result<(), Trouble> {
         if !self.gives {
             return Ok(());
         }
-        let user = peer.map_or(self.user, |peer| peer.user);
+        let unknown =
+            || Trouble::Here("the container daemon does not say to whom it maps its containers' users".to_owned());
+        let user = user.ok_or_else(unknown)?;
         let given = process::give(&context.dir, user).await;
         given.map_err(|error| Trouble::io("giving the job's directory to its user", &error))
     }
@@ -284,7 +297,8 @@ impl Executor for DockerExecutor {
     }
 
     fn user(&self, _: usize) -> Option<u32> {
-        (self.gives && !self.is_remapped && !self.options().policy.image_user).then_some(self.user)
+        let is_known = self.gives && !self.options().policy.image_user;
+        is_known.then(|| self.users.outside(self.user)).flatten()
     }
 
     async fn recover(&self) -> Result<(), Error> {
@@ -341,10 +355,6 @@ fn limits(info: &SystemInfo) -> BTreeSet<Limit> {
     limits.extend((info.cpu_cfs_quota == Some(true)).then_some(Limit::Cpu));
     limits.extend((info.pids_limit == Some(true)).then_some(Limit::Pids));
     limits
-}
-
-fn has_security(info: &SystemInfo, name: &str) -> bool {
-    info.security_options.iter().flatten().any(|option| option.contains(name))
 }
 
 fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {

@@ -35,6 +35,7 @@ mod profile;
 mod reference;
 mod sweep;
 mod trouble;
+mod users;
 mod wire;
 mod workshop;
 

@@ -1,6 +1,8 @@
 //! What the tests of this crate have in common: a daemon, and executors of it.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses some of it")]
 
+pub(crate) mod daemon;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
