@@ -26,6 +26,7 @@ use crate::options::Options;
 use crate::pool::Pool;
 use crate::profile::{INIT, Order, WORK};
 use crate::reference::Reference;
+use crate::runtime::shares_kernel;
 use crate::sweep::sweep;
 use crate::trouble::Trouble;
 use crate::users::Users;
@@ -77,10 +78,6 @@ impl DockerExecutor {
         let failed = |error: Trouble| Error::new(error.to_string());
         let daemon = Daemon::connect(&options.host, options.patience).await.map_err(failed)?;
         let info = daemon.info().await.map_err(failed)?;
-        let is_known = |runtime: &String| info.runtimes.as_ref().is_none_or(|known| known.contains_key(runtime));
-        if let Some(runtime) = options.runtime.as_ref().filter(|runtime| !is_known(runtime)) {
-            return Err(Error::new(format!("the container daemon has no runtime {runtime:?}")));
-        }
         let users = Users::of(&info, &options);
         if users != Users::Same && !is_root {
             return Err(Error::new(
@@ -88,9 +85,8 @@ impl DockerExecutor {
             ));
         }
         // What runs on a kernel of its own, or elsewhere, gets no descriptors from here.
-        let is_here = options.host.starts_with("unix://")
-            && options.runtime.as_deref().is_none_or(|name| ["runc", "crun"].contains(&name));
-        let is_attached = options.attach || !is_here;
+        let shares_kernel = shares_kernel(&info, options.runtime.as_deref())?;
+        let is_attached = options.attach || !shares_kernel || !options.host.starts_with("unix://");
         let user = options.user.unwrap_or_else(|| if is_root { USER } else { nix::unistd::geteuid().as_raw() });
         let mounter = if is_root && !is_attached { Mounter::start().ok() } else { None };
         let capabilities = Capabilities {

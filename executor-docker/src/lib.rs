@@ -33,6 +33,7 @@ mod policy;
 mod pool;
 mod profile;
 mod reference;
+mod runtime;
 mod sweep;
 mod trouble;
 mod users;
