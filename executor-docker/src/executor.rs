@@ -27,6 +27,7 @@ use crate::pool::Pool;
 use crate::profile::{INIT, Order, WORK};
 use crate::reference::Reference;
 use crate::runtime::shares_kernel;
+use crate::sight::look;
 use crate::sweep::sweep;
 use crate::trouble::Trouble;
 use crate::users::Users;
@@ -84,6 +85,7 @@ impl DockerExecutor {
                 "the container daemon maps users to others, and a worker that is not root can't give them a job's directory",
             ));
         }
+        Box::pin(look(&daemon, &options)).await.map_err(failed)?;
         // What runs on a kernel of its own, or elsewhere, gets no descriptors from here.
         let shares_kernel = shares_kernel(&info, options.runtime.as_deref())?;
         let is_attached = options.attach || !shares_kernel || !options.host.starts_with("unix://");

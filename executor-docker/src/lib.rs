@@ -34,6 +34,7 @@ mod pool;
 mod profile;
 mod reference;
 mod runtime;
+mod sight;
 mod sweep;
 mod trouble;
 mod users;

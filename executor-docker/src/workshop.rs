@@ -236,7 +236,7 @@ async fn hello(line: &mut Line) -> Result<u32, Trouble> {
 }
 
 /// Enough of a random number to tell the containers of a machine apart.
-fn short_id() -> String {
+pub(crate) fn short_id() -> String {
     let mut id = uuid::Uuid::new_v4().simple().to_string();
     id.truncate(16);
     id

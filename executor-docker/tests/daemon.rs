@@ -1,4 +1,4 @@
-//! A daemon that goes away, comes back, or hangs; that maps users to others. It is one of the test's own.
+//! A daemon that goes away, comes back, or hangs; that maps users to others, or sees other files. It is one of the test's own.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use cmdexec_core::job::{JobSpec, Outcome};
 use cmdexec_core::service::JobServiceExt;
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::worker::Worker;
-use cmdexec_executor_docker::Options;
+use cmdexec_executor_docker::{DockerExecutor, Options};
 use nix::sys::signal::Signal;
 
 use common::daemon::{Daemon, free_address};
@@ -162,4 +162,40 @@ async fn whole_worker(daemon: &Daemon) {
     }
     worker.shutdown().await;
     assert_eq!(fs::read_dir(work_dir.path().join("attempts")).unwrap().count(), 0);
+}
+
+/// Where the daemon has other files at the worker's paths, that is said, and not found out from a job that finds nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_does_not_see_the_workers_directories_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let hidden = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut program = std::process::Command::new("unshare");
+    let elsewhere = "mount -t tmpfs none \"$0\" && exec dockerd \"$@\"";
+    program.args(["--mount", "sh", "-c", elsewhere]).arg(hidden.path());
+    let Some(daemon) = Daemon::start_as(&mut program, &["--tls=false", &format!("--host={address}")]) else { return };
+    for host in [daemon.host(), address] {
+        let options = daemon.options(|options| {
+            options.host.clone_from(&host);
+            options.dir = hidden.path().join("containers");
+        });
+        let said = DockerExecutor::open(options).await.unwrap_err().to_string();
+        assert!(said.contains("does not see the worker's directories") && said.contains("containers/"), "{said}");
+        let subject = daemon
+            .subject(|options| {
+                options.host.clone_from(&host);
+                options.pool.most = 0;
+            })
+            .await;
+        let dir = hidden.path().join("attempt");
+        fs::create_dir_all(&dir).unwrap();
+        let trial = subject.begin_with(JobSpec::shell("true"), |context| context.dir.clone_from(&dir));
+        let ended = trial.end().await;
+        let said = complaint(&ended.outcome);
+        assert!(said.contains("does not see the worker's directories") && said.contains("/attempt"), "{said}");
+        subject.sh("true").await.succeeded();
+        subject.executor.shutdown().await;
+    }
 }
