@@ -17,7 +17,7 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use crate::container::Container;
-use crate::control::{Carried, Running};
+use crate::control::{Carried, Evidence, Running};
 use crate::daemon::Daemon;
 use crate::gpus::{self, Gpus};
 use crate::image::{Image, Images};
@@ -150,9 +150,14 @@ impl DockerExecutor {
         context.steps.runs_in(&container.image.digest);
         container.home.note(context.job, context.attempt);
         let busy = self.pool.as_ref().map(Pool::busy);
-        let (outcome, is_clean) = self.conduct(&mut container, &plan, &context).await?;
+        let (outcome, evidence) = self.conduct(&mut container, &plan, &context).await?;
         drop(busy);
-        if is_clean && let Some((scope, pool, mounter)) = self.reuse(&context, &container.image) {
+        if evidence.fills_container() {
+            // The disk is everybody's: what the job has of it is given back before the next one takes its place.
+            let _ = timeout(PATIENCE, container.remove()).await;
+        } else if evidence.is_clean
+            && let Some((scope, pool, mounter)) = self.reuse(&context, &container.image)
+        {
             match container.renew(mounter, self.options().tmp_mb).await {
                 Ok(()) => pool.give_back(scope, container),
                 Err(error) => tracing::warn!(%error, "a container is not used again"),
@@ -259,13 +264,13 @@ impl DockerExecutor {
         given.map_err(|error| Trouble::io("giving the job's directory to its user", &error))
     }
 
-    /// Hands the job over and sees it through; also whether nothing of it is left in the container.
+    /// Hands the job over and sees it through.
     async fn conduct(
         &self,
         container: &mut Container,
         plan: &Plan,
         context: &RunContext,
-    ) -> Result<(Outcome, bool), Outcome> {
+    ) -> Result<(Outcome, Evidence), Outcome> {
         let lost = |error: std::io::Error| failed(format!("handing the job to its container: {error}"));
         let job = crate::link::encode(plan).map_err(lost)?;
         let (out, err) = (Pipe::open().map_err(lost)?, Pipe::open().map_err(lost)?);
@@ -280,11 +285,19 @@ impl DockerExecutor {
         };
         let programs = plan.commands.iter().filter_map(|command| command.first().cloned()).collect();
         let tells_steps = matches!(context.spec.command, Command::Steps(_));
-        let mut is_clean = false;
+        let mut evidence = Evidence::default();
         let daemon = &self.workshop.daemon;
-        let running = Running::new(daemon, container, programs, tells_steps, carried, &mut is_clean);
+        let running = Running::new(daemon, container, programs, tells_steps, carried, &mut evidence);
         let outcome = conduct(running, context, self.options().grace, out.reader, err.reader).await;
-        Ok((outcome, is_clean))
+        if self.options().read_only_root && !container.image.has_volumes {
+            evidence = evidence.without_container();
+        }
+        if matches!(outcome, Outcome::Exited { code: 1.. } | Outcome::Signaled { .. } | Outcome::TimedOut) {
+            for place in evidence.full() {
+                context.steps.warn(format!("disk full: no space was left in {place} when the job failed"));
+            }
+        }
+        Ok((outcome, evidence))
     }
 }
 

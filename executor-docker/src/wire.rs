@@ -37,6 +37,12 @@ pub(crate) const OUTPUT: u8 = b'O';
 
 /// In [`END`]: it was asked to end before its last command began.
 pub(crate) const CUT: u64 = 1;
+/// In [`END`]: no space is left in the first of [`PLACES`]. Twice this is the second's, and so on.
+pub(crate) const FULL: u64 = 2;
+
+/// Where a job may write, each ending in NUL: its directory, the container's own file system, and two in memory.
+pub(crate) const PLACES: [&[u8]; 4] = [b"/work\0", b"/\0", b"/tmp\0", b"/dev/shm\0"];
+
 /// In [`UNSTARTED`]: what could not be done, beside the step's number in the lower half. Without one of these it is the program.
 ///
 /// The directory could not be entered.

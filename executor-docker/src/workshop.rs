@@ -77,6 +77,7 @@ impl Workshop {
         let kept = released.clone().drop_guard();
         let (tell_started, started) = oneshot::channel();
         let (tell_made, made) = oneshot::channel();
+        let (tell_gone, gone) = oneshot::channel();
         let listener = if order.is_attached {
             None
         } else {
@@ -89,6 +90,7 @@ impl Workshop {
             released,
             given_up: self.given_up.clone(),
             started: tell_started,
+            gone: tell_gone,
             made: order.is_attached.then_some(tell_made),
         };
         self.keepers.spawn(async move {
@@ -108,7 +110,7 @@ impl Workshop {
         let user = hello(&mut line).await?;
         let oom_kills = groups.as_ref().and_then(Groups::oom_kills).unwrap_or(0);
         let container =
-            Container { name, image, line, peer, user, groups, limits, oom_kills, namespace, home, _kept: kept };
+            Container { name, image, line, peer, user, groups, limits, oom_kills, namespace, home, kept, gone };
         // The init is the one that holds the other end. As it does, its process is still who it was when its namespace and its groups
         // were looked up by number.
         if !container.is_alive() {
