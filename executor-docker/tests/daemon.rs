@@ -12,7 +12,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use cmdexec_core::coordinator::Coordinator;
@@ -26,7 +26,7 @@ use cmdexec_executor_docker::{DockerExecutor, Options};
 use nix::sys::signal::Signal;
 
 use common::daemon::{Daemon, free_address};
-use common::{IMAGE, complaint, docker_says};
+use common::{IMAGE, complaint, docker, docker_says};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_ends_what_runs_and_nothing_else() {
@@ -196,6 +196,40 @@ async fn a_daemon_that_does_not_see_the_workers_directories_is_refused() {
         let said = complaint(&ended.outcome);
         assert!(said.contains("does not see the worker's directories") && said.contains("/attempt"), "{said}");
         subject.sh("true").await.succeeded();
+        subject.executor.shutdown().await;
+    }
+}
+
+/// Runtimes by whatever name: containers are run by them, and one that is told by its program to bring a kernel of its own is
+/// handed no descriptors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_are_run_by_the_runtime_that_is_named() {
+    let programs = tempfile::tempdir().unwrap();
+    let runsc = programs.path().join("runsc");
+    fs::write(&runsc, "#!/bin/sh\nexec runc \"$@\"\n").unwrap();
+    fs::set_permissions(&runsc, PermissionsExt::from_mode(0o755)).unwrap();
+    let arguments = ["--add-runtime=other=runc".to_owned(), format!("--add-runtime=kernel={}", runsc.display())];
+    let Some(daemon) = Daemon::start_with(&[&arguments[0], &arguments[1], "--default-runtime=kernel"]) else { return };
+    for (asked, runs, is_attached) in
+        [(Some("other"), "other", false), (Some("kernel"), "kernel", true), (None, "kernel", true)]
+    {
+        let subject = daemon.subject(|options| options.runtime = asked.map(str::to_owned)).await;
+        let mut trial = subject.begin(JobSpec::shell("echo ready; kill -9 $$"));
+        trial.until("ready").await;
+        assert_eq!(trial.end().await.outcome, Outcome::Signaled { signal: 9 });
+        let mut hog = JobSpec::shell("x=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; while :; do x=$x$x; done");
+        hog.resources.memory_mb = Some(32);
+        assert_eq!(subject.run(hog).await.outcome, Outcome::OutOfMemory);
+        let mut trial = subject.begin(JobSpec::shell("echo ready; sleep 100"));
+        trial.until("ready").await;
+        let running = docker_says(&daemon.host(), &["ps", "-q"]);
+        let mut inspect = vec!["inspect", "-f", "{{.HostConfig.Runtime}} {{.Config.AttachStdin}}"];
+        inspect.extend(running.lines());
+        // Some of them may be gone meanwhile.
+        let seen = String::from_utf8(docker(&daemon.host(), &inspect).stdout).unwrap();
+        assert!(!seen.is_empty() && seen.lines().all(|line| line == format!("{runs} {is_attached}")), "{seen}");
+        trial.stop.cancel();
+        assert_eq!(trial.end().await.outcome, Outcome::Stopped);
         subject.executor.shutdown().await;
     }
 }
