@@ -66,7 +66,8 @@ impl DockerExecutor {
     /// Asks the daemon what it can do, and prepares the directory.
     ///
     /// # Errors
-    /// Everything that is wrong with the options; a daemon that does not answer, or a directory that can't be used.
+    /// Everything that is wrong with the options; a daemon that does not answer, does not see the directory at the same path, or maps users
+    /// to others though this process is not root; or a directory that can't be used.
     pub async fn open(options: Options) -> Result<Self, Error> {
         options.validate()?;
         let is_root = nix::unistd::geteuid().is_root();
