@@ -79,6 +79,9 @@ impl DockerExecutor {
         prepare(&options.dir)?;
         let failed = |error: Trouble| Error::new(error.to_string());
         let daemon = Daemon::connect(&options.host, options.patience).await.map_err(failed)?;
+        if daemon.is_podman {
+            tracing::warn!(host = options.host, "Podman keeps jobs apart less well than Docker does");
+        }
         let info = daemon.info().await.map_err(failed)?;
         let users = Users::of(&info, &options);
         if users != Users::Same && !is_root {
@@ -171,7 +174,8 @@ impl DockerExecutor {
     fn reuse<'a>(&'a self, context: &'a RunContext, image: &Image) -> Option<(&'a str, &'a Arc<Pool>, &'a Mounter)> {
         let spec = &context.spec;
         let is_alone = spec.network.unwrap_or(self.options().network) == Network::None && spec.resources.gpus.is_none();
-        let keeps_nothing = self.options().read_only_root && !image.has_volumes;
+        // Podman makes more of a read-only root writable than is emptied between two jobs.
+        let keeps_nothing = self.options().read_only_root && !image.has_volumes && !self.workshop.daemon.is_podman;
         let scope = spec.reuse_scope.as_deref().filter(|_| spec.reuse && is_alone && keeps_nothing)?;
         Some((scope, self.pool.as_ref()?, self.mounter.as_ref()?))
     }
