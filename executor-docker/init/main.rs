@@ -43,7 +43,7 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
         Talk { input: 0, output: 1, is_socket: false }
     };
     let signals = sys::child_signals();
-    talk.say(wire::HELLO, wire::VERSION, 0);
+    talk.say(wire::HELLO, wire::VERSION, sys::user());
     while let Some(job) = Job::receive(&talk) {
         run(&talk, signals, &job);
         job.forget();
@@ -123,8 +123,20 @@ fn run(talk: &Talk, signals: isize, job: &Job) {
         }
     }
     output.finish(talk);
+    flags |= full();
     tidy::remove_ipc();
     talk.say(wire::END, status, flags);
+}
+
+/// Which of the places that a job may write to have no space left. Asked while what it wrote is there.
+fn full() -> u64 {
+    let mut flags = 0;
+    for (nth, place) in wire::PLACES.iter().enumerate() {
+        if sys::is_full(place) {
+            flags |= wire::FULL << nth;
+        }
+    }
+    flags
 }
 
 /// Waits for a child's end, while output is carried and the executor is listened to.

@@ -34,6 +34,8 @@ mod number {
     pub(super) const KILL: usize = 62;
     pub(super) const CHDIR: usize = 80;
     pub(super) const UMASK: usize = 95;
+    pub(super) const GETUID: usize = 102;
+    pub(super) const STATFS: usize = 137;
     pub(super) const SETSID: usize = 112;
     pub(super) const PRCTL: usize = 157;
     pub(super) const CLOCK_GETTIME: usize = 228;
@@ -68,6 +70,8 @@ mod number {
     pub(super) const KILL: usize = 129;
     pub(super) const CHDIR: usize = 49;
     pub(super) const UMASK: usize = 166;
+    pub(super) const GETUID: usize = 174;
+    pub(super) const STATFS: usize = 43;
     pub(super) const SETSID: usize = 157;
     pub(super) const PRCTL: usize = 167;
     pub(super) const CLOCK_GETTIME: usize = 113;
@@ -373,6 +377,18 @@ pub(crate) fn open(path: &[u8], flags: isize) -> isize {
     unsafe { call(number::OPENAT, [AT_FDCWD, path.as_ptr() as isize, flags | O_CLOEXEC, 0, 0, 0]) }
 }
 
+/// Whether the file system at `path`, which ends in NUL, takes no more: what is left is less than most write at once, or there
+/// can be no further file.
+pub(crate) fn is_full(path: &[u8]) -> bool {
+    debug_assert!(path.ends_with(b"\0"));
+    let mut seen = [0_u64; 15];
+    // SAFETY: the path ends in NUL, and what is answered has 120 bytes.
+    let answer = unsafe { call(number::STATFS, [path.as_ptr() as isize, seen.as_mut_ptr() as isize, 0, 0, 0, 0]) };
+    let [_, size, blocks, _, available, files, free_files, ..] = seen;
+    // One that counts nothing says 0 of everything.
+    answer == 0 && (blocks > 0 && available.saturating_mul(size) < 1 << 16 || files > 0 && free_files == 0)
+}
+
 /// Makes `to` the same as `from`; it outlives an exec unless it is another's `flags`.
 pub(crate) fn duplicate(from: isize, to: isize, flags: isize) {
     // SAFETY: no memory is involved.
@@ -394,6 +410,12 @@ pub(crate) fn new_session() {
 pub(crate) fn set_umask() {
     // SAFETY: no memory is involved.
     unsafe { call(number::UMASK, [0o022, 0, 0, 0, 0, 0]) };
+}
+
+/// Who this process is.
+pub(crate) fn user() -> u64 {
+    // SAFETY: no memory is involved.
+    unsafe { call(number::GETUID, [0; 6]) as u64 }
 }
 
 /// Whether others of the same user may look into this process.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cmdexec_core::job::Resources;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
 use crate::cgroup::Groups;
@@ -23,6 +24,8 @@ pub(crate) struct Container {
     pub(crate) line: Line,
     /// Its init's process and user, as this machine counts them.
     pub(crate) peer: Option<Peer>,
+    /// Its user, as it sees it itself.
+    pub(crate) user: u32,
     pub(crate) groups: Option<Groups>,
     /// What it is held to.
     pub(crate) limits: Resources,
@@ -30,7 +33,8 @@ pub(crate) struct Container {
     pub(crate) oom_kills: u64,
     pub(crate) namespace: Option<Namespace>,
     pub(crate) home: Home,
-    pub(crate) _kept: DropGuard,
+    pub(crate) kept: DropGuard,
+    pub(crate) gone: oneshot::Receiver<()>,
 }
 
 /// How its init is talked to.
@@ -89,6 +93,13 @@ impl Container {
         renewed.map_err(|error| Trouble::io("emptying a container", &error))?;
         self.oom_kills = self.groups.as_ref().and_then(Groups::oom_kills).unwrap_or(0);
         Ok(())
+    }
+
+    /// Ends it, and waits until the daemon has removed it.
+    pub(crate) async fn remove(self) {
+        let Self { line, kept, gone, .. } = self;
+        drop((line, kept));
+        let _ = gone.await;
     }
 
     /// Whether its init still waits.

@@ -24,6 +24,10 @@ const OBEDIENCE: Duration = Duration::from_secs(5);
 const EXAMINATION: Duration = Duration::from_secs(20);
 /// How often it is asked meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
+/// What [`wire::PLACES`] are to a job.
+const NAMES: [&str; wire::PLACES.len()] = ["its directory", "its container", "/tmp", "/dev/shm"];
+/// The flag of the second.
+const CONTAINER: u64 = wire::FULL << 1;
 
 /// A job under way.
 #[derive(Debug)]
@@ -42,7 +46,33 @@ pub(crate) struct Running<'a> {
     is_killed: bool,
     /// Nothing more is to be had of the init.
     is_broken: bool,
-    pub(crate) is_clean: &'a mut bool,
+    evidence: &'a mut Evidence,
+}
+
+/// What an init says of a job's end besides how it ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Evidence {
+    /// Nothing of the job is left in the container, and it can be given another one.
+    pub(crate) is_clean: bool,
+    /// Which of [`wire::PLACES`] have no space left, as flags.
+    full: u64,
+}
+
+impl Evidence {
+    /// Whether it is the container's own file system, which is the daemon's disk.
+    pub(crate) fn fills_container(self) -> bool {
+        self.full & CONTAINER != 0
+    }
+
+    /// The same but for that, which was not the job's to write to.
+    pub(crate) fn without_container(self) -> Self {
+        Self { full: self.full & !CONTAINER, ..self }
+    }
+
+    /// All that have no space left.
+    pub(crate) fn full(self) -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().enumerate().filter(move |(nth, _)| self.full & wire::FULL << nth != 0).map(|(_, name)| name)
+    }
 }
 
 /// Output that comes as records.
@@ -62,14 +92,14 @@ impl Carried {
 }
 
 impl<'a> Running<'a> {
-    /// `is_clean` is set once the init has ended everything of the job and can be given another one.
+    /// `evidence` is filled in once the init has ended everything of the job.
     pub(crate) fn new(
         daemon: &'a Daemon,
         container: &'a mut Container,
         programs: Vec<String>,
         tells_steps: bool,
         carried: Option<Carried>,
-        is_clean: &'a mut bool,
+        evidence: &'a mut Evidence,
     ) -> Self {
         Self {
             daemon,
@@ -82,7 +112,7 @@ impl<'a> Running<'a> {
             refused: None,
             is_killed: false,
             is_broken: false,
-            is_clean,
+            evidence,
         }
     }
 
@@ -156,7 +186,7 @@ impl<'a> Running<'a> {
     }
 
     fn over(&mut self, record: Record) -> Over {
-        *self.is_clean = true;
+        *self.evidence = Evidence { is_clean: true, full: record.more };
         let end = match self.refused.take() {
             Some(why) => End::Refused(why),
             None if record.more & wire::CUT != 0 => End::Cut,

@@ -16,8 +16,8 @@ use cmdexec_core::job::{Command, Network, Outcome, Resources};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use crate::container::{Container, Peer};
-use crate::control::{Carried, Running};
+use crate::container::Container;
+use crate::control::{Carried, Evidence, Running};
 use crate::daemon::Daemon;
 use crate::gpus::{self, Gpus};
 use crate::image::{Image, Images};
@@ -26,8 +26,11 @@ use crate::options::Options;
 use crate::pool::Pool;
 use crate::profile::{INIT, Order, WORK};
 use crate::reference::Reference;
+use crate::runtime::shares_kernel;
+use crate::sight::look;
 use crate::sweep::sweep;
 use crate::trouble::Trouble;
+use crate::users::Users;
 use crate::workshop::Workshop;
 
 /// The user that jobs run as where the worker is root. Between the ranges that systemd and distributions give out.
@@ -54,8 +57,8 @@ pub struct DockerExecutor {
     /// Whether directories can be given to the jobs' user, whom the worker is not.
     gives: bool,
     user: u32,
-    /// Whether the user that a container has is the one that this machine sees.
-    is_remapped: bool,
+    /// Whom this machine sees as that user.
+    users: Users,
     is_attached: bool,
 }
 
@@ -63,7 +66,8 @@ impl DockerExecutor {
     /// Asks the daemon what it can do, and prepares the directory.
     ///
     /// # Errors
-    /// Everything that is wrong with the options; a daemon that does not answer, or a directory that can't be used.
+    /// Everything that is wrong with the options; a daemon that does not answer, does not see the directory at the same path, or maps users
+    /// to others though this process is not root; or a directory that can't be used.
     pub async fn open(options: Options) -> Result<Self, Error> {
         options.validate()?;
         let is_root = nix::unistd::geteuid().is_root();
@@ -75,16 +79,20 @@ impl DockerExecutor {
         prepare(&options.dir)?;
         let failed = |error: Trouble| Error::new(error.to_string());
         let daemon = Daemon::connect(&options.host, options.patience).await.map_err(failed)?;
-        let info = daemon.info().await.map_err(failed)?;
-        let is_known = |runtime: &String| info.runtimes.as_ref().is_none_or(|known| known.contains_key(runtime));
-        if let Some(runtime) = options.runtime.as_ref().filter(|runtime| !is_known(runtime)) {
-            return Err(Error::new(format!("the container daemon has no runtime {runtime:?}")));
+        if daemon.is_podman {
+            tracing::warn!(host = options.host, "Podman keeps jobs apart less well than Docker does");
         }
-        let is_remapped = options.userns.as_deref() != Some("host") && has_security(&info, "name=userns");
+        let info = daemon.info().await.map_err(failed)?;
+        let users = Users::of(&info, &options);
+        if users != Users::Same && !is_root {
+            return Err(Error::new(
+                "the container daemon maps users to others, and a worker that is not root can't give them a job's directory",
+            ));
+        }
+        Box::pin(look(&daemon, &options)).await.map_err(failed)?;
         // What runs on a kernel of its own, or elsewhere, gets no descriptors from here.
-        let is_here = options.host.starts_with("unix://")
-            && options.runtime.as_deref().is_none_or(|name| ["runc", "crun"].contains(&name));
-        let is_attached = options.attach || !is_here;
+        let shares_kernel = shares_kernel(&info, options.runtime.as_deref())?;
+        let is_attached = options.attach || !shares_kernel || !options.host.starts_with("unix://");
         let user = options.user.unwrap_or_else(|| if is_root { USER } else { nix::unistd::geteuid().as_raw() });
         let mounter = if is_root && !is_attached { Mounter::start().ok() } else { None };
         let capabilities = Capabilities {
@@ -104,7 +112,7 @@ impl DockerExecutor {
             gpus,
             gives: is_root,
             user,
-            is_remapped,
+            users,
             is_attached,
         };
         if executor.mounter.is_some() && executor.options().pool.most > 0 {
@@ -146,9 +154,14 @@ impl DockerExecutor {
         context.steps.runs_in(&container.image.digest);
         container.home.note(context.job, context.attempt);
         let busy = self.pool.as_ref().map(Pool::busy);
-        let (outcome, is_clean) = self.conduct(&mut container, &plan, &context).await?;
+        let (outcome, evidence) = self.conduct(&mut container, &plan, &context).await?;
         drop(busy);
-        if is_clean && let Some((scope, pool, mounter)) = self.reuse(&context, &container.image) {
+        if evidence.fills_container() {
+            // The disk is everybody's: what the job has of it is given back before the next one takes its place.
+            let _ = timeout(PATIENCE, container.remove()).await;
+        } else if evidence.is_clean
+            && let Some((scope, pool, mounter)) = self.reuse(&context, &container.image)
+        {
             match container.renew(mounter, self.options().tmp_mb).await {
                 Ok(()) => pool.give_back(scope, container),
                 Err(error) => tracing::warn!(%error, "a container is not used again"),
@@ -161,7 +174,8 @@ impl DockerExecutor {
     fn reuse<'a>(&'a self, context: &'a RunContext, image: &Image) -> Option<(&'a str, &'a Arc<Pool>, &'a Mounter)> {
         let spec = &context.spec;
         let is_alone = spec.network.unwrap_or(self.options().network) == Network::None && spec.resources.gpus.is_none();
-        let keeps_nothing = self.options().read_only_root && !image.has_volumes;
+        // Podman makes more of a read-only root writable than is emptied between two jobs.
+        let keeps_nothing = self.options().read_only_root && !image.has_volumes && !self.workshop.daemon.is_podman;
         let scope = spec.reuse_scope.as_deref().filter(|_| spec.reuse && is_alone && keeps_nothing)?;
         Some((scope, self.pool.as_ref()?, self.mounter.as_ref()?))
     }
@@ -201,7 +215,7 @@ impl DockerExecutor {
                 Some((scope, ..)) => pool.take_again(scope, image).await?,
                 None => pool.take(image).await?,
             };
-            self.give(context, container.peer).await?;
+            self.give(context, self.owner(&container)).await?;
             let fitted = match container.limit(limits) {
                 Ok(()) => container.show(mounter, &context.dir).await,
                 Err(error) => Err(error),
@@ -223,7 +237,7 @@ impl DockerExecutor {
             is_attached: self.is_attached,
         };
         let container = self.workshop.make(Arc::clone(image), order).await?;
-        self.give(context, container.peer).await?;
+        self.give(context, self.owner(&container)).await?;
         Ok(container)
     }
 
@@ -238,23 +252,30 @@ impl DockerExecutor {
         }
     }
 
-    /// Gives the attempt's directory to the user that the container has, as this machine sees it.
-    async fn give(&self, context: &RunContext, peer: Option<Peer>) -> Result<(), Trouble> {
+    /// Who a container's user is on this machine, if that is known: what the kernel says of who has connected, else what the daemon does.
+    fn owner(&self, container: &Container) -> Option<u32> {
+        container.peer.map(|peer| peer.user).or_else(|| self.users.outside(container.user))
+    }
+
+    /// Gives the attempt's directory to the user that its container has.
+    async fn give(&self, context: &RunContext, user: Option<u32>) -> Result<(), Trouble> {
         if !self.gives {
             return Ok(());
         }
-        let user = peer.map_or(self.user, |peer| peer.user);
+        let unknown =
+            || Trouble::Here("the container daemon does not say to whom it maps its containers' users".to_owned());
+        let user = user.ok_or_else(unknown)?;
         let given = process::give(&context.dir, user).await;
         given.map_err(|error| Trouble::io("giving the job's directory to its user", &error))
     }
 
-    /// Hands the job over and sees it through; also whether nothing of it is left in the container.
+    /// Hands the job over and sees it through.
     async fn conduct(
         &self,
         container: &mut Container,
         plan: &Plan,
         context: &RunContext,
-    ) -> Result<(Outcome, bool), Outcome> {
+    ) -> Result<(Outcome, Evidence), Outcome> {
         let lost = |error: std::io::Error| failed(format!("handing the job to its container: {error}"));
         let job = crate::link::encode(plan).map_err(lost)?;
         let (out, err) = (Pipe::open().map_err(lost)?, Pipe::open().map_err(lost)?);
@@ -269,11 +290,19 @@ impl DockerExecutor {
         };
         let programs = plan.commands.iter().filter_map(|command| command.first().cloned()).collect();
         let tells_steps = matches!(context.spec.command, Command::Steps(_));
-        let mut is_clean = false;
+        let mut evidence = Evidence::default();
         let daemon = &self.workshop.daemon;
-        let running = Running::new(daemon, container, programs, tells_steps, carried, &mut is_clean);
+        let running = Running::new(daemon, container, programs, tells_steps, carried, &mut evidence);
         let outcome = conduct(running, context, self.options().grace, out.reader, err.reader).await;
-        Ok((outcome, is_clean))
+        if self.options().read_only_root && !container.image.has_volumes {
+            evidence = evidence.without_container();
+        }
+        if matches!(outcome, Outcome::Exited { code: 1.. } | Outcome::Signaled { .. } | Outcome::TimedOut) {
+            for place in evidence.full() {
+                context.steps.warn(format!("disk full: no space was left in {place} when the job failed"));
+            }
+        }
+        Ok((outcome, evidence))
     }
 }
 
@@ -284,7 +313,8 @@ impl Executor for DockerExecutor {
     }
 
     fn user(&self, _: usize) -> Option<u32> {
-        (self.gives && !self.is_remapped && !self.options().policy.image_user).then_some(self.user)
+        let is_known = self.gives && !self.options().policy.image_user;
+        is_known.then(|| self.users.outside(self.user)).flatten()
     }
 
     async fn recover(&self) -> Result<(), Error> {
@@ -341,10 +371,6 @@ fn limits(info: &SystemInfo) -> BTreeSet<Limit> {
     limits.extend((info.cpu_cfs_quota == Some(true)).then_some(Limit::Cpu));
     limits.extend((info.pids_limit == Some(true)).then_some(Limit::Pids));
     limits
-}
-
-fn has_security(info: &SystemInfo, name: &str) -> bool {
-    info.security_options.iter().flatten().any(|option| option.contains(name))
 }
 
 fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {

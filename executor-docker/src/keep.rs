@@ -83,13 +83,15 @@ pub(crate) struct Keep {
     pub(crate) given_up: CancellationToken,
     /// Told when it is started, or what came in between.
     pub(crate) started: oneshot::Sender<Result<(), Trouble>>,
+    /// Dropped when it is removed, or that was given up.
+    pub(crate) gone: oneshot::Sender<()>,
     /// Told once it is made and nothing runs yet, if somebody wants to know; it is started once they have answered.
     pub(crate) made: Option<oneshot::Sender<oneshot::Sender<()>>>,
 }
 
 /// Sees a container through. What the daemon does not do at once is asked for again until it does.
 pub(crate) async fn keep(work: Keep) {
-    let Keep { daemon, name, body, released, given_up, started, made } = work;
+    let Keep { daemon, name, body, released, given_up, started, gone: _gone, made } = work;
     let result = make_and_start(&daemon, &name, body, &released, made).await;
     let is_uncertain = result.as_ref().is_err_and(Trouble::is_uncertain);
     let is_started = result.is_ok();

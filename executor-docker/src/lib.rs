@@ -33,8 +33,11 @@ mod policy;
 mod pool;
 mod profile;
 mod reference;
+mod runtime;
+mod sight;
 mod sweep;
 mod trouble;
+mod users;
 mod wire;
 mod workshop;
 

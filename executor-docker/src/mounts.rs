@@ -108,8 +108,11 @@ fn inside(namespace: &Namespace, what: &What) -> io::Result<()> {
     match what {
         What::Attach(tree) => {
             move_mount(tree, "", CWD, WORK, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            Ok(mount(None::<&str>, WORK, None::<&str>, flags, None::<&str>)?)
+            restrict(WORK, MsFlags::empty())?;
+            // With version 1 of control groups crun makes a directory in memory there that anybody may write to: a job could leave
+            // something for the next. Where nothing is mounted, there is nothing to restrict.
+            let _ = restrict("/sys/fs/cgroup", MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC);
+            Ok(())
         }
         What::Renew { tmp_mb } => {
             umount2(WORK, MntFlags::MNT_DETACH)?;
@@ -120,6 +123,12 @@ fn inside(namespace: &Namespace, what: &What) -> io::Result<()> {
             std::fs::read_dir("/dev/mqueue")?.try_for_each(|queue| std::fs::remove_file(queue?.path()))
         }
     }
+}
+
+/// Leaves a mount no setuid programs and devices, and `more` besides.
+fn restrict(at: &str, more: MsFlags) -> io::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | more;
+    Ok(mount(None::<&str>, at, None::<&str>, flags, None::<&str>)?)
 }
 
 fn renew(at: &str, kind: &str, flags: MsFlags, options: &str) -> io::Result<()> {

@@ -39,9 +39,11 @@ pub struct Options {
     pub read_only_root: bool,
     /// How much `/tmp` holds, in MiB; it is memory of the job's. 64 by default.
     pub tmp_mb: u64,
-    /// The runtime that containers are run by, such as `runsc` or `kata`, as the daemon knows it. The daemon's default by default.
+    /// The runtime that containers are run by, such as `runsc` or `kata`, as the daemon knows it. The daemon's default by default. Whether
+    /// it brings a kernel of its own is told by its program: all but runc, crun, youki and NVIDIA's are taken to.
     pub runtime: Option<String>,
-    /// The user namespace mode of containers, in the daemon's words. The daemon's default by default.
+    /// The user namespace mode of containers, in the daemon's words. The daemon's default by default. Where that maps users to others, it
+    /// takes a worker that is root, or `host` here.
     pub userns: Option<String>,
     /// How many graphics processors jobs may have: each has its own. By default as many of NVIDIA's as this machine has, if the daemon can
     /// give them to containers.

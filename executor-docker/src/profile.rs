@@ -15,7 +15,7 @@ use crate::options::Options;
 /// Where the job sees its directory.
 pub(crate) const WORK: &str = "/work";
 /// Where the init and its socket are.
-const HOME: &str = "/.cmdexec";
+pub(crate) const HOME: &str = "/.cmdexec";
 /// The init's name there.
 pub(crate) const INIT: &str = "init";
 /// The socket's name there, until the init has connected.
@@ -151,7 +151,7 @@ pub(crate) fn network_name(options: &Options) -> String {
     format!("cmdexec-{hash:016x}")
 }
 
-fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+pub(crate) fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
         source: Some(source.display().to_string()),

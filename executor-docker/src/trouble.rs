@@ -23,6 +23,9 @@ pub(crate) enum Trouble {
     /// No space is left where it keeps images and containers.
     #[error("the container daemon's disk is full: {0}")]
     DiskFull(String),
+    /// It runs where this machine's directories are not, or not at these paths.
+    #[error("the container daemon does not see the worker's directories at the same paths: {0}")]
+    Unseen(String),
     /// In its own words.
     #[error("the container daemon: {0}")]
     Refused(String),
@@ -50,8 +53,10 @@ impl Trouble {
 
 impl From<Driver> for Trouble {
     fn from(error: Driver) -> Self {
-        let said = |message: String| {
-            if message.contains("no space left on device") { Self::DiskFull(message) } else { Self::Refused(message) }
+        let said = |message: String| match () {
+            () if message.contains("no space left on device") => Self::DiskFull(message),
+            () if message.contains("bind source path does not exist") => Self::Unseen(message),
+            () => Self::Refused(message),
         };
         match error {
             Driver::DockerResponseServerError { status_code: 404, message } => Self::NotFound(message),
@@ -91,6 +96,8 @@ mod tests {
         assert!(matches!(answer(404, "No such image"), Trouble::NotFound(_)));
         assert!(matches!(answer(409, "name is in use"), Trouble::Conflict(_)));
         assert!(matches!(answer(500, "mkdir /x: no space left on device"), Trouble::DiskFull(_)));
+        let unseen = r#"invalid mount config for type "bind": bind source path does not exist: /x"#;
+        assert!(matches!(answer(400, unseen), Trouble::Unseen(_)));
         assert!(matches!(answer(500, "OCI runtime create failed"), Trouble::Refused(_)));
         assert!(Trouble::Silent(Duration::from_secs(30)).is_uncertain() && !answer(500, "x").is_uncertain());
     }

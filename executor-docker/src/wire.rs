@@ -10,7 +10,7 @@
 //! are little-endian. Whoever is asked for a job it does not understand ends.
 
 /// The version of this: the init says it first.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 
 /// Run a job. On a socket the descriptors of its two streams come with it.
 pub(crate) const JOB: u8 = b'J';
@@ -24,7 +24,7 @@ pub(crate) const RECORD: usize = 16;
 /// The longest job that is taken: what a spec may hold is less.
 pub(crate) const MAX_JOB: usize = 16 << 20;
 
-/// The init is there. The number is [`VERSION`].
+/// The init is there. The number is [`VERSION`], and the other who it is: its user.
 pub(crate) const HELLO: u8 = b'H';
 /// A command has ended: its wait status, and how many microseconds it ran.
 pub(crate) const STEP: u8 = b'S';
@@ -37,6 +37,11 @@ pub(crate) const OUTPUT: u8 = b'O';
 
 /// In [`END`]: it was asked to end before its last command began.
 pub(crate) const CUT: u64 = 1;
+/// In [`END`]: no space is left in the first of [`PLACES`]. Twice this is the second's, and so on.
+pub(crate) const FULL: u64 = 2;
+
+/// Where a job may write, each ending in NUL: its directory, the container's own file system, and two in memory.
+pub(crate) const PLACES: [&[u8]; 4] = [b"/work\0", b"/\0", b"/tmp\0", b"/dev/shm\0"];
 
 /// In [`UNSTARTED`]: what could not be done, beside the step's number in the lower half. Without one of these it is the program.
 ///

@@ -77,6 +77,7 @@ impl Workshop {
         let kept = released.clone().drop_guard();
         let (tell_started, started) = oneshot::channel();
         let (tell_made, made) = oneshot::channel();
+        let (tell_gone, gone) = oneshot::channel();
         let listener = if order.is_attached {
             None
         } else {
@@ -89,6 +90,7 @@ impl Workshop {
             released,
             given_up: self.given_up.clone(),
             started: tell_started,
+            gone: tell_gone,
             made: order.is_attached.then_some(tell_made),
         };
         self.keepers.spawn(async move {
@@ -105,9 +107,10 @@ impl Workshop {
             Some(peer) => Groups::of(peer.pid),
             None => self.groups(&name).await,
         };
-        hello(&mut line).await?;
+        let user = hello(&mut line).await?;
         let oom_kills = groups.as_ref().and_then(Groups::oom_kills).unwrap_or(0);
-        let container = Container { name, image, line, peer, groups, limits, oom_kills, namespace, home, _kept: kept };
+        let container =
+            Container { name, image, line, peer, user, groups, limits, oom_kills, namespace, home, kept, gone };
         // The init is the one that holds the other end. As it does, its process is still who it was when its namespace and its groups
         // were looked up by number.
         if !container.is_alive() {
@@ -214,7 +217,8 @@ async fn accept(
     Ok((Line::Socket(socket), peer))
 }
 
-async fn hello(line: &mut Line) -> Result<(), Trouble> {
+/// Hears the init say who it is.
+async fn hello(line: &mut Line) -> Result<u32, Trouble> {
     let mut record = [0; wire::RECORD];
     let read = async {
         match line {
@@ -223,7 +227,10 @@ async fn hello(line: &mut Line) -> Result<(), Trouble> {
         }
     };
     match timeout(HELLO, read).await {
-        Ok(Ok(_)) if record.first() == Some(&wire::HELLO) && record[4..8] == wire::VERSION.to_le_bytes() => Ok(()),
+        Ok(Ok(_)) if record.first() == Some(&wire::HELLO) && record[4..8] == wire::VERSION.to_le_bytes() => {
+            let [_, _, _, _, _, _, _, _, user @ .., _, _, _, _] = record;
+            Ok(u32::from_le_bytes(user))
+        }
         Ok(Ok(_)) => Err(Trouble::Here("its first process is of another version".to_owned())),
         Ok(Err(error)) => Err(Trouble::io("its first process ended at once", &error)),
         Err(_) => Err(Trouble::Here("its first process said nothing".to_owned())),
@@ -231,7 +238,7 @@ async fn hello(line: &mut Line) -> Result<(), Trouble> {
 }
 
 /// Enough of a random number to tell the containers of a machine apart.
-fn short_id() -> String {
+pub(crate) fn short_id() -> String {
     let mut id = uuid::Uuid::new_v4().simple().to_string();
     id.truncate(16);
     id

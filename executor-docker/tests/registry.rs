@@ -20,6 +20,8 @@ use cmdexec_core::job::{JobSpec, Outcome};
 use cmdexec_executor_docker::{Credentials, Options, Pull};
 use cmdexec_testkit::executor::{Ended, Subject};
 
+use common::daemon::Daemon;
+use common::disk::Disk;
 use common::{GRACE, IMAGE, complaint, docker, docker_says, executor, host};
 
 /// `hush`, as `htpasswd -B` writes it.
@@ -209,4 +211,19 @@ async fn images_beyond_the_budget_go_and_others_stay() {
     assert!(!registry.has(&second), "it was not used for longest");
     assert!(registry.has(&first) && registry.has(&third));
     assert!(registry.has(IMAGE), "it was there before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_not_the_registrys_fault() {
+    let Some(registry) = Registry::start(false) else { return };
+    let Some(disk) = Disk::mount(48) else { return };
+    let image = registry.put("small:1", "one");
+    let Some(daemon) = Daemon::start_with(&[&format!("--data-root={}", disk.path().display())]) else { return };
+    let subject = Subject::new(daemon.executor(|_| ()).await, GRACE).with_image(&image);
+    disk.fill();
+    let ended = subject.sh("true").await;
+    assert!(complaint(&ended.outcome).contains("the container daemon's disk is full"), "{:?}", ended.outcome);
+    disk.empty();
+    assert_eq!(subject.sh("echo $CONTENT").await.succeeded(), "one\n");
+    subject.executor.shutdown().await;
 }

@@ -68,6 +68,7 @@ async fn nothing_of_the_job_before_is_there() {
     let leave = "
         echo x > mine; mkdir -p /tmp/a/b; echo x > /tmp/a/b/mine; chmod 000 /tmp/a
         echo x > /dev/shm/mine; chmod 000 /dev/shm/mine
+        mkdir /sys/fs/cgroup/mine 2>/dev/null
         (trap '' TERM HUP; setsid sh -c 'while :; do echo x > /tmp/beat; sleep 0.02; done' &)
         sleep 100 &
         readlink /proc/self/ns/pid";
@@ -75,6 +76,7 @@ async fn nothing_of_the_job_before_is_there() {
     let look = "
         readlink /proc/self/ns/pid
         ls -A . /tmp /dev/shm /dev/mqueue
+        ls /sys/fs/cgroup | grep mine
         for table in shm sem msg; do tail -n +2 /proc/sysvipc/$table; done
         ls -d /proc/[0-9]* | wc -l
         sleep 0.1; ls -A /tmp";

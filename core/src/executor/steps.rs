@@ -1,10 +1,11 @@
-//! What an executor says of an attempt besides its outcome: how each step ended, and in which image it ran.
+//! What an executor says of an attempt besides its outcome: how each step ended, in which image it ran, and what its user should know.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::job::Step;
 
-/// Where an executor says how each step of a [`crate::job::Command::Steps`] ended, and what it ran in. Clones are the same log.
+/// Where an executor says how each step of a [`crate::job::Command::Steps`] ended, what it ran in, and what
+/// its user should know. Clones are the same log.
 #[derive(Debug, Clone, Default)]
 pub struct StepLog(Arc<Mutex<Said>>);
 
@@ -12,6 +13,7 @@ pub struct StepLog(Arc<Mutex<Said>>);
 struct Said {
     steps: Vec<Step>,
     image: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl StepLog {
@@ -28,6 +30,16 @@ impl StepLog {
     /// What it runs in, if it was said.
     pub fn image(&self) -> Option<String> {
         self.lock().image.clone()
+    }
+
+    /// Something that its user should know though it changes nothing; it becomes one of [`crate::job::Details::warnings`].
+    pub fn warn(&self, warning: impl Into<String>) {
+        self.lock().warnings.push(warning.into());
+    }
+
+    /// What its user should know, in the order in which it was said.
+    pub fn warnings(&self) -> Vec<String> {
+        self.lock().warnings.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {

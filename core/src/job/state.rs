@@ -147,7 +147,7 @@ pub struct Details {
     /// The ZIP of what [`super::JobSpec::outputs`] found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifacts: Option<FileId>,
-    /// What its user should know though it changes nothing: an output that was not there, one that was too large.
+    /// What its user should know though it changes nothing: an output that was not there, one that was too large, a full disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Exactly which image the attempt ran in: its registry's digest, or the id of one that is nowhere else.

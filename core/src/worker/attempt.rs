@@ -161,6 +161,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
                 details.duration = Some(shared.clock.uptime().saturating_sub(begun));
                 details.steps = steps.steps();
                 details.image = steps.image();
+                details.warnings = steps.warnings();
                 outcome
             }
         },

@@ -1,6 +1,9 @@
 //! What the tests of this crate have in common: a daemon, and executors of it.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses some of it")]
 
+pub(crate) mod daemon;
+pub(crate) mod disk;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -20,15 +23,20 @@ pub(crate) const IMAGE: &str = "cmdexec-test:latest";
 pub(crate) fn host() -> Option<String> {
     let host = std::env::var("CMDEXEC_TEST_DOCKER").ok();
     if host.is_none() {
-        let current = std::thread::current();
-        let note = format!("{}: there is no Docker daemon (CMDEXEC_TEST_DOCKER)", current.name().unwrap_or("a test"));
-        println!("{note}");
-        if let Some(path) = std::env::var_os("CMDEXEC_SKIPS") {
-            let mut skips = std::fs::File::options().append(true).open(path).unwrap();
-            writeln!(skips, "{note}").unwrap();
-        }
+        skip("there is no Docker daemon (CMDEXEC_TEST_DOCKER)");
     }
     host
+}
+
+/// Notes that the test can't run here.
+pub(crate) fn skip(why: &str) {
+    let current = std::thread::current();
+    let note = format!("{}: {why}", current.name().unwrap_or("a test"));
+    println!("{note}");
+    if let Some(path) = std::env::var_os("CMDEXEC_SKIPS") {
+        let mut skips = std::fs::File::options().append(true).open(path).unwrap();
+        writeln!(skips, "{note}").unwrap();
+    }
 }
 
 /// A new directory for an executor. It is left behind, nearly empty.

@@ -40,6 +40,24 @@ async fn reports_that_wait_travel_together() {
 }
 
 #[tokio::test]
+async fn what_an_executor_says_beside_the_outcome_is_reported() {
+    let world = World::new().await;
+    let _worker = world
+        .worker(async |context: RunContext| {
+            context.steps.runs_in("sha256:1");
+            context.steps.warn("one");
+            context.steps.warn("two");
+            DONE
+        })
+        .await;
+    let details = world.until(world.submit("x").await, Status::Completed).await.details;
+    assert_eq!(
+        (details.warnings, details.image),
+        (vec!["one".to_owned(), "two".to_owned()], Some("sha256:1".to_owned()))
+    );
+}
+
+#[tokio::test]
 async fn jobs_that_end_out_of_order_are_reported_each_as_it_ended() {
     let world = World::new().await;
     let clock = world.clock.clone();
