@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::store::{Beat, ErrorKind, Renewed, WorkerRow};
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, rawdoc};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Mongo, binary, bounded, persist};
@@ -104,6 +104,28 @@ pub(crate) async fn renew_all(mongo: &Mongo, beats: &[(WorkerId, Beat)]) -> Resu
     futures_util::future::try_join_all(renewals).await
 }
 
+/// Writes workers with everything that is kept of them: sessions first, since one without a registration is none yet.
+pub(crate) async fn put(mongo: &Mongo, rows: &[WorkerRow]) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut sessions = Vec::with_capacity(rows.len());
+    let mut registrations = Vec::with_capacity(rows.len());
+    for row in rows {
+        let statement = |update| rawdoc! { "q": { "_id": row.id.as_str() }, "u": update, "upsert": true };
+        sessions.push(statement(rawdoc! {
+            "$set": { "beat": json(&row.beat)?, "lastHeartbeat": date(row.renewed), "removed": row.removed },
+            "$inc": { "version": 1_i64 },
+        }));
+        registrations.push(statement(rawdoc! {
+            "$set": { "info": binary(&row.info[..]), "registered": date(row.registered) },
+        }));
+    }
+    mongo.update_many(HEARTBEATS, sessions).await?;
+    mongo.update_many(WORKERS, registrations).await?;
+    Ok(())
+}
+
 /// Marks a worker as removed. Says whether it was known and not removed.
 pub(crate) async fn remove(mongo: &Mongo, worker: &WorkerId) -> Result<bool, Error> {
     let sessions = mongo.collection(HEARTBEATS);
@@ -128,8 +150,14 @@ pub(crate) async fn get(mongo: &Mongo, ids: &[WorkerId]) -> Result<Vec<Option<Wo
     Ok(ids.into_iter().map(|id| rows.get(id).cloned()).collect())
 }
 
-/// Workers that were not removed, by id. Sessions are asked for their state page by page: those that were removed are few.
-pub(crate) async fn list(mongo: &Mongo, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
+/// Workers by id, those that were removed only `with_removed`. Sessions are asked for their state page by page: those that
+/// were removed are few.
+pub(crate) async fn list(
+    mongo: &Mongo,
+    after: Option<&WorkerId>,
+    limit: usize,
+    with_removed: bool,
+) -> Result<Vec<WorkerRow>, Error> {
     let mut found: Vec<WorkerRow> = Vec::new();
     let mut after = after.map_or_else(String::new, |id| id.as_str().to_owned());
     while found.len() < limit {
@@ -147,7 +175,7 @@ pub(crate) async fn list(mongo: &Mongo, after: Option<&WorkerId>, limit: usize) 
         let Some(last) = ids.last().cloned() else { break };
         let sessions = sessions(mongo, doc! { "_id": { "$in": ids } }).await?;
         for document in &page {
-            found.extend(row(document, &sessions)?.filter(|row| !row.removed));
+            found.extend(row(document, &sessions)?.filter(|row| with_removed || !row.removed));
         }
         after = last;
     }

@@ -116,7 +116,7 @@ impl Shared {
             return Ok(());
         }
         let Fit { chunks, trim, dropped } = kept.fit(chunks);
-        let append = Append { job: job.id, attempt: lease.attempt, replace: false, chunks, trim, dropped };
+        let append = Append { job: job.id, attempt: lease.attempt, replace: false, chunks, trim, dropped, at: None };
         // A follower must not see a piece before it can see that one before it is missing: a gap is told before the
         // write, and its end after it.
         let gap = kept.gap().unwrap_or(u64::MAX);
@@ -178,7 +178,8 @@ impl Shared {
                 let number = |(stream, bytes)| Chunk { seq: kept.take_number(), stream, bytes };
                 let chunks = parts.into_iter().map(number).collect();
                 let Fit { chunks, trim, dropped } = kept.fit(chunks);
-                let append = Append { job: job.id, attempt: lease.attempt, replace: true, chunks, trim, dropped };
+                let append =
+                    Append { job: job.id, attempt: lease.attempt, replace: true, chunks, trim, dropped, at: None };
                 *slot = None;
                 self.store.append_output(vec![append]).await?;
                 attempt.gap.store(u64::MAX, Ordering::Release);

@@ -171,6 +171,8 @@ pub struct Append {
     pub trim: Option<(u64, u64)>,
     /// How many bytes were dropped or trimmed; added to the attempt's count.
     pub dropped: u64,
+    /// When the chunks were added, if that is not now: for moving to another store.
+    pub at: Option<Timestamp>,
 }
 
 impl Append {

@@ -1,7 +1,7 @@
 //! Registrations and sessions.
 
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::store::{Beat, ErrorKind, Renewed};
+use cmdexec_core::store::{Beat, ErrorKind, Renewed, WorkerRow};
 use rusqlite::{OptionalExtension, params};
 
 use super::group::Group;
@@ -45,6 +45,16 @@ impl Group<'_> {
         self.statement(RENEW)?.execute(params![worker.as_str(), renewed, beat_json(&beat)?])?;
         let before = before.held;
         Ok(if removed { Renewed::Removed { before } } else { Renewed::Yes { before } })
+    }
+
+    /// Writes a worker with everything that is kept of it.
+    pub(crate) fn put_worker(&mut self, row: &WorkerRow) -> Result<(), Error> {
+        const WORKER: &str = "INSERT OR REPLACE INTO workers (id, info, registered, removed) VALUES (?, ?, ?, ?)";
+        const SESSION: &str = "INSERT OR REPLACE INTO sessions (id, renewed, beat) VALUES (?, ?, ?)";
+        let WorkerRow { id, info, beat, registered, renewed, removed } = row;
+        self.statement(WORKER)?.execute(params![id.as_str(), &info[..], registered.as_millis(), removed])?;
+        self.statement(SESSION)?.execute(params![id.as_str(), renewed.as_millis(), beat_json(beat)?])?;
+        Ok(())
     }
 
     /// Marks a worker as removed. Says whether it was known and not removed.

@@ -56,10 +56,14 @@ impl Workers {
         self.0.get(worker).cloned()
     }
 
-    pub(super) fn list(&self, after: Option<&WorkerId>, limit: usize) -> Vec<WorkerRow> {
+    /// By id, those after `after`.
+    pub(super) fn all(&self, after: Option<&WorkerId>) -> impl Iterator<Item = &WorkerRow> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let present = self.0.range((from, Bound::Unbounded)).map(|(_, row)| row).filter(|row| !row.removed);
-        present.take(limit).cloned().collect()
+        self.0.range((from, Bound::Unbounded)).map(|(_, row)| row)
+    }
+
+    pub(super) fn put(&mut self, row: WorkerRow) {
+        self.0.insert(row.id.clone(), row);
     }
 
     pub(super) fn remove(&mut self, worker: &WorkerId) -> bool {
