@@ -1,20 +1,25 @@
 //! Registrations and sessions. A session has a document of its own, so that a heartbeat writes little.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::store::{Beat, ErrorKind, Renewed, WorkerRow};
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, rawdoc};
+use cmdexec_core::time::{Clock, SystemClock};
+use mongodb::bson::{Binary, Document, RawDocument, RawDocumentBuf, doc, rawdoc};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Mongo, binary, bounded, persist};
+use crate::client::{Mongo, PERSIST, binary, bounded, persist};
 use crate::error::Error;
 use crate::jobs::{date, each, timestamp};
 use crate::schema::{HEARTBEATS, WORKERS};
 
 /// How often others may be faster with the same session.
 const TRIES: u32 = 50;
+
+/// After a renewal that nothing was heard of, before it is looked for.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A session as its document has it. The beat is the JSON that golden files hold still; `removed` is there for good.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ struct Session {
     last_heartbeat: mongodb::bson::DateTime,
     removed: bool,
     version: i64,
+    /// The renewal that wrote it last. Neither a registration nor a removal has one, nor what older programs wrote.
+    #[serde(default)]
+    op: Option<Binary>,
 }
 
 impl Session {
@@ -71,28 +79,40 @@ pub(crate) async fn register(mongo: &Mongo, worker: &WorkerId, info: &[u8]) -> R
     Ok(())
 }
 
-/// Renews a session. That of a worker that was removed keeps its time.
+/// Renews a session, over an election if need be. That of a worker that was removed keeps its time.
 pub(crate) async fn renew(mongo: &Mongo, worker: &WorkerId, beat: &Beat) -> Result<Renewed, Error> {
     let now = mongo.now().await?;
     let sessions = mongo.database.collection::<Session>(HEARTBEATS);
     let filter = doc! { "_id": worker.as_str() };
+    let op = binary(mongo.ops.next());
+    let until = SystemClock.uptime().saturating_add(PERSIST);
+    // The answer that goes with the last try, if it is not known whether that was written.
+    let mut unheard = None;
     for _ in 0..TRIES {
-        let Some(session) = bounded(async { Ok(sessions.find_one(filter.clone()).await?) }).await? else {
+        let Some(session) = persist(|| async { Ok(sessions.find_one(filter.clone()).await?) }).await? else {
             return Ok(Renewed::Unknown);
         };
+        if let Some(answer) = unheard.take_if(|_| session.op.as_ref() == Some(&op)) {
+            return Ok(answer);
+        }
         let before = session.beat()?;
-        let mut sum = beat.clone();
-        sum.completed = sum.completed.saturating_add(before.completed);
-        sum.failed = sum.failed.saturating_add(before.failed);
-        let mut set = doc! { "beat": json(&sum)?, "version": session.version.saturating_add(1) };
+        let kept = beat.clone().after(&before);
+        let mut set = doc! { "beat": json(&kept)?, "version": session.version.saturating_add(1), "op": op.clone() };
         if !session.removed {
             set.insert("lastHeartbeat", date(now));
         }
+        let before = before.held;
+        let answer = if session.removed { Renewed::Removed { before } } else { Renewed::Yes { before } };
         let as_read = doc! { "_id": worker.as_str(), "version": session.version };
         let update = sessions.update_one(as_read, doc! { "$set": set });
-        if bounded(async { Ok(update.await?) }).await?.matched_count > 0 {
-            let before = before.held;
-            return Ok(if session.removed { Renewed::Removed { before } } else { Renewed::Yes { before } });
+        match bounded(async { Ok(update.await?) }).await {
+            Ok(updated) if updated.matched_count > 0 => return Ok(answer),
+            Ok(_) => {}
+            Err(error) if error.is_transient() && SystemClock.uptime() < until => {
+                unheard = Some(answer);
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
         }
     }
     Err(Error::unavailable("others renew the same session all the time"))

@@ -14,10 +14,10 @@ use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
     OutputPieces, OutputQuery, Registration, Submission, Usage, WatchQuery, WorkerService, WorkerStatus,
 };
-use cmdexec_core::store::{Chunk, Listed, MemoryStore};
+use cmdexec_core::store::{Chunk, Listed, MemoryStore, Store};
 use cmdexec_core::time::{Clock, ManualClock};
 use cmdexec_testkit::store::{Call, Fault, FaultyStore, Gate};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 /// A coordinator over a store that fails when told to, and its callers.
 struct Rig {
@@ -106,6 +106,12 @@ impl Peer {
         let held = held.iter().map(|leased| Listed { job: leased.job, token: leased.token }).collect();
         let usage = Usage { status: WorkerStatus::Busy, cpu: 0.0, ram: 0.0 };
         self.service.heartbeat(&self.id, Heartbeat { usage, held: Some(held) }).await.unwrap().lost
+    }
+
+    /// A beat that may be refused, from a worker that holds nothing.
+    async fn idle(&self) -> Result<(), Error> {
+        let usage = Usage { status: WorkerStatus::Idle, cpu: 0.0, ram: 0.0 };
+        self.service.heartbeat(&self.id, Heartbeat { usage, held: Some(Vec::new()) }).await.map(drop)
     }
 
     async fn finish(&self, leased: &LeasedJob, outcome: Outcome) -> Result<(), Error> {
@@ -486,4 +492,44 @@ async fn while_the_store_is_down_nothing_is_lost() {
     rig.store.set_down(false);
     worker.finish(&leased, EXIT_0).await.unwrap();
     assert_eq!(rig.job(id).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn what_a_refused_beat_counted_is_counted_once() {
+    let rig = Rig::new().await;
+    let worker = rig.worker("w").await;
+    let one_more = async || {
+        rig.jobs.submit(JobSpec::shell("x")).await.unwrap();
+        let leased = worker.lease().await.unwrap();
+        worker.finish(&leased, EXIT_0).await.unwrap();
+    };
+    let shown = async || rig.jobs.workers(None).await.unwrap()[0].jobs_completed;
+    let mut ended = 0;
+    for fault in [Fault::LoseReply, Fault::Refuse, Fault::LoseReply] {
+        one_more().await;
+        rig.store.inject(Call::Renew, fault);
+        assert!(matches!(worker.idle().await, Err(Error::Unavailable { .. })));
+        ended += 1;
+        assert_eq!(shown().await, ended, "after a beat that may have been written");
+        // What has ended since has a name of its own.
+        one_more().await;
+        ended += 1;
+        assert_eq!(shown().await, ended);
+        for _ in 0..3 {
+            worker.idle().await.unwrap();
+            assert_eq!(shown().await, ended);
+        }
+    }
+    // A beat whose caller goes away, when it is written or before.
+    for held in [Fault::HoldBefore(Gate::closed()), Fault::HoldAfter(Gate::closed())] {
+        one_more().await;
+        ended += 1;
+        rig.store.inject(Call::Renew, held);
+        assert!(worker.idle().now_or_never().is_none());
+        worker.idle().await.unwrap();
+        worker.idle().await.unwrap();
+        assert_eq!(shown().await, ended);
+    }
+    let row = rig.store.get_workers(std::slice::from_ref(&worker.id)).await.unwrap().remove(0).unwrap();
+    assert_eq!(row.beat.completed, ended, "all of it is written down");
 }

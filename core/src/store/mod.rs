@@ -148,7 +148,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error>;
 
     /// Renews sessions: one small write each, whatever the number of the worker's jobs. The answers, in order, say
-    /// what the last beat before this one listed.
+    /// what the last beat before this one listed. [`Beat::after`] is what is kept.
     ///
     /// # Errors
     /// `Invalid`: the batch names a worker twice.

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use cmdexec_core::id::JobId;
+use bytes::Bytes;
+use cmdexec_core::id::{JobId, LeaseToken};
 use cmdexec_core::job::{Status, Timer};
-use cmdexec_core::store::{Change, ErrorKind, Insert, Inserted, Store, Written};
+use cmdexec_core::store::{Beat, Change, ErrorKind, Insert, Inserted, Store, Written};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
-use cmdexec_testkit::store::make::{append, change, chunk, completed, id, insert, job, key, lease_timer, running};
+use cmdexec_testkit::store::make::{
+    append, change, chunk, completed, id, insert, job, key, lease_timer, running, worker,
+};
 use tokio::task::JoinHandle;
 
 /// Six callers of two stores.
@@ -26,6 +29,8 @@ pub(crate) struct Load {
 struct Acknowledged {
     versions: HashMap<u32, u64>,
     refused: u32,
+    /// How many jobs its worker's beats have counted.
+    counted: u64,
 }
 
 impl Load {
@@ -54,9 +59,11 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let [one, other] = &self.stores;
         let (mut jobs, mut refused) = (0, 0);
-        for task in self.tasks {
+        for (n, task) in self.tasks.into_iter().enumerate() {
             let known = task.await.unwrap();
             refused += known.refused;
+            let worker = other.get_workers(&[worker(&format!("w{n}"))]).await.unwrap().remove(0).unwrap();
+            assert_eq!(worker.beat.completed, known.counted, "each is counted once");
             let ids: Vec<JobId> = known.versions.keys().map(|n| id(*n)).collect();
             let found = one.get(&ids).await.unwrap();
             for ((n, version), found) in known.versions.iter().zip(found) {
@@ -77,6 +84,10 @@ impl Load {
 async fn live(store: MongoStore, task: u32, stop: Arc<AtomicBool>, done: Arc<AtomicU32>) -> Acknowledged {
     let mut known = Acknowledged::default();
     let mut n = task * 1_000_000;
+    let name = format!("w{task}");
+    while let Err(error) = store.register_worker(&worker(&name), Bytes::new()).await {
+        assert!(error.is_retryable(), "{error}");
+    }
     while !stop.load(Ordering::Relaxed) {
         n += 1;
         let with_key = n.is_multiple_of(3);
@@ -102,8 +113,7 @@ async fn live(store: MongoStore, task: u32, stop: Arc<AtomicBool>, done: Arc<Ato
             }
         }
         known.versions.insert(n, 0);
-        let worker = format!("w{task}");
-        let steps = [(0, running(&worker)), (1, completed(&worker, store.now()))];
+        let steps = [(0, running(&name)), (1, completed(&name, store.now()))];
         for (version, life) in steps {
             loop {
                 let step = Change {
@@ -133,6 +143,13 @@ async fn live(store: MongoStore, task: u32, stop: Arc<AtomicBool>, done: Arc<Ato
                 }
             }
         }
+        let tally = Some(LeaseToken::from_bits(n.into()));
+        let beat = || vec![(worker(&name), Beat { completed: 1, tally, ..Beat::default() })];
+        while let Err(error) = store.renew(beat()).await {
+            assert!(error.is_retryable(), "{error}");
+            known.refused += 1;
+        }
+        known.counted += 1;
         done.fetch_add(1, Ordering::Relaxed);
     }
     known

@@ -36,6 +36,8 @@ impl Member {
             command.args(["--replSet", "rs0"]);
         }
         command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
+        // So that it can be told to fail.
+        command.args(["--setParameter", "enableTestCommands=1"]);
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().unwrap());
     }

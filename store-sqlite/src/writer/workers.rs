@@ -38,9 +38,7 @@ impl Group<'_> {
         let found: Option<(bool, i64, String)> = self.statement(FIND)?.query_row([worker.as_str()], read).optional()?;
         let Some((removed, renewed, before)) = found else { return Ok(Renewed::Unknown) };
         let before: Beat = column::json("beat", &before)?;
-        let mut beat = beat.clone();
-        beat.completed = beat.completed.saturating_add(before.completed);
-        beat.failed = beat.failed.saturating_add(before.failed);
+        let beat = beat.clone().after(&before);
         let renewed = if removed { renewed } else { self.now.as_millis() };
         self.statement(RENEW)?.execute(params![worker.as_str(), renewed, beat_json(&beat)?])?;
         let before = before.held;

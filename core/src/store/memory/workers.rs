@@ -41,9 +41,8 @@ impl Workers {
         if !row.removed {
             row.renewed = now;
         }
+        let beat = beat.after(&row.beat);
         let before = std::mem::replace(&mut row.beat, beat);
-        row.beat.completed = row.beat.completed.saturating_add(before.completed);
-        row.beat.failed = row.beat.failed.saturating_add(before.failed);
         if row.removed { Renewed::Removed { before: before.held } } else { Renewed::Yes { before: before.held } }
     }
 

@@ -237,11 +237,13 @@ fn beat() -> impl Strategy<Value = Beat> {
         (0..JOBS).prop_map(|n| Listed { job: make::id(n), token: LeaseToken::from_bits(u128::from(n)) }),
         0..3,
     ));
-    (held, 0..3_u64, 0..3_u64, ".{0,4}").prop_map(|(held, completed, failed, report)| Beat {
+    let tally = prop::option::of((0..2_u128).prop_map(LeaseToken::from_bits));
+    (held, 0..3_u64, 0..3_u64, tally, ".{0,4}").prop_map(|(held, completed, failed, tally, report)| Beat {
         report: report.into(),
         held,
         completed,
         failed,
+        tally,
     })
 }
 

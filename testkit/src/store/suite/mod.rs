@@ -126,6 +126,7 @@ macro_rules! store_tests {
                 registering_again_keeps_counts_and_beat,
                 a_beat_answers_with_the_one_before,
                 counts_of_beats_add_up,
+                counts_with_a_name_are_added_once,
                 an_unknown_worker_is_told,
                 a_removed_worker_stays_removed,
                 workers_are_listed_by_id,

@@ -78,6 +78,24 @@ pub async fn counts_of_beats_add_up(b: Bench) {
     assert_eq!(row(&b, "w").await.beat.completed, u64::MAX);
 }
 
+pub async fn counts_with_a_name_are_added_once(b: Bench) {
+    register(&b, "w", "").await;
+    let beat = async |name: Option<u128>, completed| {
+        let tally = name.map(LeaseToken::from_bits);
+        b.store.renew(vec![(worker("w"), Beat { tally, completed, failed: 1, ..Beat::default() })]).await.unwrap();
+        let kept = row(&b, "w").await.beat;
+        (kept.completed, kept.failed, kept.tally)
+    };
+    let [one, two] = [1, 2].map(|name| Some(LeaseToken::from_bits(name)));
+    assert_eq!(beat(Some(1), 2).await, (2, 1, one));
+    assert_eq!(beat(Some(1), 2).await, (2, 1, one));
+    // What has no name is added, and leaves the name of what had one.
+    assert_eq!(beat(None, 3).await, (5, 2, one));
+    assert_eq!(beat(Some(1), 2).await, (5, 2, one));
+    assert_eq!(beat(Some(2), 4).await, (9, 3, two));
+    assert_eq!(beat(Some(1), 2).await, (11, 4, one));
+}
+
 pub async fn an_unknown_worker_is_told(b: Bench) {
     register(&b, "w", "").await;
     let beats = vec![(worker("x"), Beat::default()), (worker("w"), Beat::default())];
