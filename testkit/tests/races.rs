@@ -533,3 +533,26 @@ async fn what_a_refused_beat_counted_is_counted_once() {
     let row = rig.store.get_workers(std::slice::from_ref(&worker.id)).await.unwrap().remove(0).unwrap();
     assert_eq!(row.beat.completed, ended, "all of it is written down");
 }
+
+#[tokio::test]
+async fn output_that_another_coordinator_completed_is_read_whole() {
+    let rig = Rig::new().await;
+    let other = coordinator(&rig.store, &rig.clock).await;
+    let here = rig.worker("w").await;
+    let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
+    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
+    let leased = here.lease().await.unwrap();
+    there.write(&leased, &[0, 2]).await.unwrap();
+    here.write(&leased, &[1]).await.unwrap();
+    here.finish(&leased, EXIT_0).await.unwrap();
+    // It has not heard of the end yet, and still misses a piece.
+    let output = other.jobs().output(id, OutputQuery::default()).await.unwrap();
+    let pieces: Vec<_> = output
+        .filter_map(async |event| match event.unwrap() {
+            OutputEvent::Chunk { bytes, .. } => Some(bytes),
+            _ => None,
+        })
+        .collect()
+        .await;
+    assert_eq!(pieces.concat(), b"0;1;2;");
+}
