@@ -535,6 +535,36 @@ async fn what_a_refused_beat_counted_is_counted_once() {
 }
 
 #[tokio::test]
+async fn a_follower_goes_on_behind_a_piece_that_came_to_another_coordinator() {
+    let rig = Rig::new().await;
+    let other = coordinator(&rig.store, &rig.clock).await;
+    let here = rig.worker("w").await;
+    let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
+    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
+    let leased = here.lease().await.unwrap();
+    let query = OutputQuery { follow: true, ..OutputQuery::default() };
+    let mut output = other.jobs().output(id, query).await.unwrap();
+    there.write(&leased, &[0, 2]).await.unwrap();
+    here.write(&leased, &[1, 3]).await.unwrap();
+    let mut text = Vec::new();
+    rig.until(async || {
+        while let Some(event) = output.next().now_or_never() {
+            if let OutputEvent::Chunk { bytes, .. } = event.unwrap().unwrap() {
+                text.extend_from_slice(&bytes);
+            }
+        }
+        text == b"0;1;2;3;"
+    })
+    .await;
+    // It knows again what is missing.
+    there.write(&leased, &[4, 6]).await.unwrap();
+    there.write(&leased, &[5]).await.unwrap();
+    here.finish(&leased, EXIT_0).await.unwrap();
+    let rest = other.jobs().output(id, OutputQuery::default()).await.unwrap().count().await;
+    assert_eq!(rest, 7 + 1);
+}
+
+#[tokio::test]
 async fn output_that_another_coordinator_completed_is_read_whole() {
     let rig = Rig::new().await;
     let other = coordinator(&rig.store, &rig.clock).await;

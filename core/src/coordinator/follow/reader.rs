@@ -54,6 +54,9 @@ impl Reader {
         // Asked before and after: a gap may open or close while the store is read. For a job that has ended nothing is waited
         // for: what this coordinator misses, another has taken.
         let (attempt, is_over) = (at.attempt, job.status().is_finished());
+        if shared.outputs.gap(job.id, attempt).is_some_and(|gap| gap < at.next) {
+            shared.outputs.fill_gap(job.id, attempt, at.next).await;
+        }
         let gap = || if is_over { None } else { shared.outputs.gap(job.id, attempt) };
         let before = gap();
         let chunks = shared.store.read_output(job.id, attempt, at.next, READ).await?;
