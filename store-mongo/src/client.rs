@@ -22,7 +22,7 @@ use crate::schema;
 const ANSWER: Duration = Duration::from_secs(15);
 
 /// For how long a write is tried again whose outcome is not known: an election takes some seconds.
-const PERSIST: Duration = Duration::from_secs(6);
+pub(crate) const PERSIST: Duration = Duration::from_secs(6);
 
 /// How long a majority is waited for. Without one, what was written may still be taken back.
 pub(crate) const MAJORITY: Duration = Duration::from_secs(10);

@@ -213,6 +213,16 @@ impl Store for MongoStore {
         Ok(output::since(self.mongo()?, job, attempt, time).await?)
     }
 
+    async fn output_times(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Timestamp)>, store::Error> {
+        Ok(output::times(self.mongo()?, job, attempt, from, limit).await?)
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), store::Error> {
         let worker = worker.clone();
         Ok(self.whole(|mongo| async move { workers::register(&mongo, &worker, &info).await }).await?)
@@ -228,7 +238,16 @@ impl Store for MongoStore {
     }
 
     async fn list_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, store::Error> {
-        Ok(workers::list(self.mongo()?, after, limit).await?)
+        Ok(workers::list(self.mongo()?, after, limit, false).await?)
+    }
+
+    async fn list_all_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, store::Error> {
+        Ok(workers::list(self.mongo()?, after, limit, true).await?)
+    }
+
+    async fn put_workers(&self, workers: Vec<WorkerRow>) -> Result<(), store::Error> {
+        once_each(workers.iter().map(|row| &row.id), "worker")?;
+        Ok(self.whole(|mongo| async move { workers::put(&mongo, &workers).await }).await?)
     }
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, store::Error> {

@@ -1,20 +1,25 @@
 //! Registrations and sessions. A session has a document of its own, so that a heartbeat writes little.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::id::WorkerId;
 use cmdexec_core::store::{Beat, ErrorKind, Renewed, WorkerRow};
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use cmdexec_core::time::{Clock, SystemClock};
+use mongodb::bson::{Binary, Document, RawDocument, RawDocumentBuf, doc, rawdoc};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Mongo, binary, bounded, persist};
+use crate::client::{Mongo, PERSIST, binary, bounded, persist};
 use crate::error::Error;
 use crate::jobs::{date, each, timestamp};
 use crate::schema::{HEARTBEATS, WORKERS};
 
 /// How often others may be faster with the same session.
 const TRIES: u32 = 50;
+
+/// After a renewal that nothing was heard of, before it is looked for.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A session as its document has it. The beat is the JSON that golden files hold still; `removed` is there for good.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ struct Session {
     last_heartbeat: mongodb::bson::DateTime,
     removed: bool,
     version: i64,
+    /// The renewal that wrote it last. Neither a registration nor a removal has one, nor what older programs wrote.
+    #[serde(default)]
+    op: Option<Binary>,
 }
 
 impl Session {
@@ -71,28 +79,40 @@ pub(crate) async fn register(mongo: &Mongo, worker: &WorkerId, info: &[u8]) -> R
     Ok(())
 }
 
-/// Renews a session. That of a worker that was removed keeps its time.
+/// Renews a session, over an election if need be. That of a worker that was removed keeps its time.
 pub(crate) async fn renew(mongo: &Mongo, worker: &WorkerId, beat: &Beat) -> Result<Renewed, Error> {
     let now = mongo.now().await?;
     let sessions = mongo.database.collection::<Session>(HEARTBEATS);
     let filter = doc! { "_id": worker.as_str() };
+    let op = binary(mongo.ops.next());
+    let until = SystemClock.uptime().saturating_add(PERSIST);
+    // The answer that goes with the last try, if it is not known whether that was written.
+    let mut unheard = None;
     for _ in 0..TRIES {
-        let Some(session) = bounded(async { Ok(sessions.find_one(filter.clone()).await?) }).await? else {
+        let Some(session) = persist(|| async { Ok(sessions.find_one(filter.clone()).await?) }).await? else {
             return Ok(Renewed::Unknown);
         };
+        if let Some(answer) = unheard.take_if(|_| session.op.as_ref() == Some(&op)) {
+            return Ok(answer);
+        }
         let before = session.beat()?;
-        let mut sum = beat.clone();
-        sum.completed = sum.completed.saturating_add(before.completed);
-        sum.failed = sum.failed.saturating_add(before.failed);
-        let mut set = doc! { "beat": json(&sum)?, "version": session.version.saturating_add(1) };
+        let kept = beat.clone().after(&before);
+        let mut set = doc! { "beat": json(&kept)?, "version": session.version.saturating_add(1), "op": op.clone() };
         if !session.removed {
             set.insert("lastHeartbeat", date(now));
         }
+        let before = before.held;
+        let answer = if session.removed { Renewed::Removed { before } } else { Renewed::Yes { before } };
         let as_read = doc! { "_id": worker.as_str(), "version": session.version };
         let update = sessions.update_one(as_read, doc! { "$set": set });
-        if bounded(async { Ok(update.await?) }).await?.matched_count > 0 {
-            let before = before.held;
-            return Ok(if session.removed { Renewed::Removed { before } } else { Renewed::Yes { before } });
+        match bounded(async { Ok(update.await?) }).await {
+            Ok(updated) if updated.matched_count > 0 => return Ok(answer),
+            Ok(_) => {}
+            Err(error) if error.is_transient() && SystemClock.uptime() < until => {
+                unheard = Some(answer);
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
         }
     }
     Err(Error::unavailable("others renew the same session all the time"))
@@ -102,6 +122,28 @@ pub(crate) async fn renew(mongo: &Mongo, worker: &WorkerId, beat: &Beat) -> Resu
 pub(crate) async fn renew_all(mongo: &Mongo, beats: &[(WorkerId, Beat)]) -> Result<Vec<Renewed>, Error> {
     let renewals = beats.iter().map(|(worker, beat)| renew(mongo, worker, beat));
     futures_util::future::try_join_all(renewals).await
+}
+
+/// Writes workers with everything that is kept of them: sessions first, since one without a registration is none yet.
+pub(crate) async fn put(mongo: &Mongo, rows: &[WorkerRow]) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut sessions = Vec::with_capacity(rows.len());
+    let mut registrations = Vec::with_capacity(rows.len());
+    for row in rows {
+        let statement = |update| rawdoc! { "q": { "_id": row.id.as_str() }, "u": update, "upsert": true };
+        sessions.push(statement(rawdoc! {
+            "$set": { "beat": json(&row.beat)?, "lastHeartbeat": date(row.renewed), "removed": row.removed },
+            "$inc": { "version": 1_i64 },
+        }));
+        registrations.push(statement(rawdoc! {
+            "$set": { "info": binary(&row.info[..]), "registered": date(row.registered) },
+        }));
+    }
+    mongo.update_many(HEARTBEATS, sessions).await?;
+    mongo.update_many(WORKERS, registrations).await?;
+    Ok(())
 }
 
 /// Marks a worker as removed. Says whether it was known and not removed.
@@ -128,8 +170,14 @@ pub(crate) async fn get(mongo: &Mongo, ids: &[WorkerId]) -> Result<Vec<Option<Wo
     Ok(ids.into_iter().map(|id| rows.get(id).cloned()).collect())
 }
 
-/// Workers that were not removed, by id. Sessions are asked for their state page by page: those that were removed are few.
-pub(crate) async fn list(mongo: &Mongo, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
+/// Workers by id, those that were removed only `with_removed`. Sessions are asked for their state page by page: those that
+/// were removed are few.
+pub(crate) async fn list(
+    mongo: &Mongo,
+    after: Option<&WorkerId>,
+    limit: usize,
+    with_removed: bool,
+) -> Result<Vec<WorkerRow>, Error> {
     let mut found: Vec<WorkerRow> = Vec::new();
     let mut after = after.map_or_else(String::new, |id| id.as_str().to_owned());
     while found.len() < limit {
@@ -147,7 +195,7 @@ pub(crate) async fn list(mongo: &Mongo, after: Option<&WorkerId>, limit: usize) 
         let Some(last) = ids.last().cloned() else { break };
         let sessions = sessions(mongo, doc! { "_id": { "$in": ids } }).await?;
         for document in &page {
-            found.extend(row(document, &sessions)?.filter(|row| !row.removed));
+            found.extend(row(document, &sessions)?.filter(|row| with_removed || !row.removed));
         }
         after = last;
     }

@@ -75,9 +75,12 @@ async fn ask(store: &MongoStore) {
     store.read_output(id(5), 1, 0, 1 << 20).await.unwrap();
     store.output_extent(id(5), 1).await.unwrap();
     store.output_index(id(5), 1, 0, 10).await.unwrap();
+    store.output_times(id(5), 1, 0, 10).await.unwrap();
     store.renew(vec![(worker("w1"), Beat::default())]).await.unwrap();
     store.get_workers(&[worker("w1")]).await.unwrap();
     store.list_workers(None, 3).await.unwrap();
+    let all = store.list_all_workers(None, 3).await.unwrap();
+    store.put_workers(all).await.unwrap();
     for kind in ["user", "file", "other"] {
         for n in 0..9 {
             let ttl = (n % 2 == 0).then_some(Duration::ZERO);

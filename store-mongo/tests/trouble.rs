@@ -10,13 +10,16 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use bytes::Bytes;
+use cmdexec_core::id::LeaseToken;
 use cmdexec_core::job::{Job, JobSpec};
-use cmdexec_core::store::{Error, ErrorKind, Insert, Inserted, Store};
+use cmdexec_core::store::{Beat, Error, ErrorKind, Insert, Inserted, Listed, Renewed, Store};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
-use cmdexec_testkit::store::make::{id, insert, job, job_of, key};
-use support::Place;
+use cmdexec_testkit::store::make::{id, insert, job, job_of, key, worker};
+use mongodb::bson::doc;
 use support::set::Set;
+use support::{Place, direct};
 
 /// What a call may take whatever befalls the server: it is repeated for some seconds, and its last try may be waited for.
 const BOUND: Duration = Duration::from_secs(60);
@@ -166,6 +169,28 @@ fn noise(seed: u32, length: usize) -> String {
         char::from(b'a' + u8::try_from(state % 26).unwrap())
     };
     (0..length).map(|_| next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_that_nothing_was_heard_of_is_written_once_and_answered_as_it_would_have_been() {
+    let set = Set::of(1, None).await;
+    let store = MongoStore::open(&set.address()).await.unwrap();
+    let holding = |n| Some(vec![Listed { job: id(n), token: LeaseToken::from_bits(n.into()) }]);
+    let beat = |n| vec![(worker("w"), Beat { held: holding(n), completed: 1, ..Beat::default() })];
+    store.register_worker(&worker("w"), Bytes::new()).await.unwrap();
+    store.renew(beat(1)).await.unwrap();
+    let admin = direct(&set.members[0].address).await.database("admin");
+    let lost = doc! { "failCommands": ["update"], "writeConcernError": { "code": 91, "errmsg": "going down" } };
+    admin
+        .run_command(doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": lost })
+        .await
+        .unwrap();
+    assert_eq!(store.renew(beat(2)).await.unwrap(), [Renewed::Yes { before: holding(1) }]);
+    assert_eq!(store.renew(beat(3)).await.unwrap(), [Renewed::Yes { before: holding(2) }]);
+    let row = store.get_workers(&[worker("w")]).await.unwrap().remove(0).unwrap();
+    assert_eq!(row.beat.completed, 3);
+    let failed = admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+    assert_eq!(failed.get_i32("count").unwrap(), 1, "nothing failed");
 }
 
 fn megabyte(n: u32) -> Job {

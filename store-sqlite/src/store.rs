@@ -192,6 +192,16 @@ impl Store for SqliteStore {
         Ok(output::since(self.readers()?, job, attempt, time).await?)
     }
 
+    async fn output_times(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Timestamp)>, store::Error> {
+        Ok(output::times(self.readers()?, job, attempt, from, limit).await?)
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), store::Error> {
         let worker = worker.clone();
         let weight = weight([info.len()].into_iter());
@@ -210,7 +220,18 @@ impl Store for SqliteStore {
     }
 
     async fn list_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, store::Error> {
-        Ok(worker::list(self.readers()?, after, limit).await?)
+        Ok(worker::list(self.readers()?, after, limit, false).await?)
+    }
+
+    async fn list_all_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, store::Error> {
+        Ok(worker::list(self.readers()?, after, limit, true).await?)
+    }
+
+    async fn put_workers(&self, workers: Vec<WorkerRow>) -> Result<(), store::Error> {
+        once_each(workers.iter().map(|row| &row.id), "worker")?;
+        let weight = weight(workers.iter().map(|row| row.info.len()));
+        let write = move |group: &mut Group<'_>| workers.iter().try_for_each(|row| group.put_worker(row));
+        Ok(self.writer.call(weight, write).await?)
     }
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, store::Error> {

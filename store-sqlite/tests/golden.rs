@@ -110,6 +110,7 @@ fn beats() -> Vec<Beat> {
         held: Some(vec![Listed { job: id(1), token }]),
         completed: 3,
         failed: 1,
+        tally: None,
     };
     vec![Beat::default(), Beat { held: Some(vec![]), ..Beat::default() }, full]
 }
@@ -141,6 +142,8 @@ fn lives_are_kept_as_they_were() {
 #[test]
 fn beats_are_kept_as_they_were() {
     hold("beats.json", &beats());
+    let token = LeaseToken::from_bits(1);
+    hold("beat-tally.json", &Beat { completed: 3, tally: Some(token), ..Beat::default() });
 }
 
 fn golden_jobs() -> Vec<(Job, Timer)> {

@@ -14,10 +14,10 @@ use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
     OutputPieces, OutputQuery, Registration, Submission, Usage, WatchQuery, WorkerService, WorkerStatus,
 };
-use cmdexec_core::store::{Chunk, Listed, MemoryStore};
+use cmdexec_core::store::{Chunk, Listed, MemoryStore, Store};
 use cmdexec_core::time::{Clock, ManualClock};
 use cmdexec_testkit::store::{Call, Fault, FaultyStore, Gate};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 /// A coordinator over a store that fails when told to, and its callers.
 struct Rig {
@@ -106,6 +106,12 @@ impl Peer {
         let held = held.iter().map(|leased| Listed { job: leased.job, token: leased.token }).collect();
         let usage = Usage { status: WorkerStatus::Busy, cpu: 0.0, ram: 0.0 };
         self.service.heartbeat(&self.id, Heartbeat { usage, held: Some(held) }).await.unwrap().lost
+    }
+
+    /// A beat that may be refused, from a worker that holds nothing.
+    async fn idle(&self) -> Result<(), Error> {
+        let usage = Usage { status: WorkerStatus::Idle, cpu: 0.0, ram: 0.0 };
+        self.service.heartbeat(&self.id, Heartbeat { usage, held: Some(Vec::new()) }).await.map(drop)
     }
 
     async fn finish(&self, leased: &LeasedJob, outcome: Outcome) -> Result<(), Error> {
@@ -486,4 +492,97 @@ async fn while_the_store_is_down_nothing_is_lost() {
     rig.store.set_down(false);
     worker.finish(&leased, EXIT_0).await.unwrap();
     assert_eq!(rig.job(id).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn what_a_refused_beat_counted_is_counted_once() {
+    let rig = Rig::new().await;
+    let worker = rig.worker("w").await;
+    let one_more = async || {
+        rig.jobs.submit(JobSpec::shell("x")).await.unwrap();
+        let leased = worker.lease().await.unwrap();
+        worker.finish(&leased, EXIT_0).await.unwrap();
+    };
+    let shown = async || rig.jobs.workers(None).await.unwrap()[0].jobs_completed;
+    let mut ended = 0;
+    for fault in [Fault::LoseReply, Fault::Refuse, Fault::LoseReply] {
+        one_more().await;
+        rig.store.inject(Call::Renew, fault);
+        assert!(matches!(worker.idle().await, Err(Error::Unavailable { .. })));
+        ended += 1;
+        assert_eq!(shown().await, ended, "after a beat that may have been written");
+        // What has ended since has a name of its own.
+        one_more().await;
+        ended += 1;
+        assert_eq!(shown().await, ended);
+        for _ in 0..3 {
+            worker.idle().await.unwrap();
+            assert_eq!(shown().await, ended);
+        }
+    }
+    // A beat whose caller goes away, when it is written or before.
+    for held in [Fault::HoldBefore(Gate::closed()), Fault::HoldAfter(Gate::closed())] {
+        one_more().await;
+        ended += 1;
+        rig.store.inject(Call::Renew, held);
+        assert!(worker.idle().now_or_never().is_none());
+        worker.idle().await.unwrap();
+        worker.idle().await.unwrap();
+        assert_eq!(shown().await, ended);
+    }
+    let row = rig.store.get_workers(std::slice::from_ref(&worker.id)).await.unwrap().remove(0).unwrap();
+    assert_eq!(row.beat.completed, ended, "all of it is written down");
+}
+
+#[tokio::test]
+async fn a_follower_goes_on_behind_a_piece_that_came_to_another_coordinator() {
+    let rig = Rig::new().await;
+    let other = coordinator(&rig.store, &rig.clock).await;
+    let here = rig.worker("w").await;
+    let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
+    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
+    let leased = here.lease().await.unwrap();
+    let query = OutputQuery { follow: true, ..OutputQuery::default() };
+    let mut output = other.jobs().output(id, query).await.unwrap();
+    there.write(&leased, &[0, 2]).await.unwrap();
+    here.write(&leased, &[1, 3]).await.unwrap();
+    let mut text = Vec::new();
+    rig.until(async || {
+        while let Some(event) = output.next().now_or_never() {
+            if let OutputEvent::Chunk { bytes, .. } = event.unwrap().unwrap() {
+                text.extend_from_slice(&bytes);
+            }
+        }
+        text == b"0;1;2;3;"
+    })
+    .await;
+    // It knows again what is missing.
+    there.write(&leased, &[4, 6]).await.unwrap();
+    there.write(&leased, &[5]).await.unwrap();
+    here.finish(&leased, EXIT_0).await.unwrap();
+    let rest = other.jobs().output(id, OutputQuery::default()).await.unwrap().count().await;
+    assert_eq!(rest, 7 + 1);
+}
+
+#[tokio::test]
+async fn output_that_another_coordinator_completed_is_read_whole() {
+    let rig = Rig::new().await;
+    let other = coordinator(&rig.store, &rig.clock).await;
+    let here = rig.worker("w").await;
+    let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
+    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
+    let leased = here.lease().await.unwrap();
+    there.write(&leased, &[0, 2]).await.unwrap();
+    here.write(&leased, &[1]).await.unwrap();
+    here.finish(&leased, EXIT_0).await.unwrap();
+    // It has not heard of the end yet, and still misses a piece.
+    let output = other.jobs().output(id, OutputQuery::default()).await.unwrap();
+    let pieces: Vec<_> = output
+        .filter_map(async |event| match event.unwrap() {
+            OutputEvent::Chunk { bytes, .. } => Some(bytes),
+            _ => None,
+        })
+        .collect()
+        .await;
+    assert_eq!(pieces.concat(), b"0;1;2;");
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::join_all;
 
 use super::register::REMOVED;
+use super::tally::{Sums, Taken};
 use super::{Shared, lock};
 use crate::Error;
 use crate::id::{LeaseToken, WorkerId};
@@ -163,16 +164,14 @@ impl Shared {
     /// Writes beats.
     async fn renew(&self, beats: &[(WorkerId, Heartbeat)]) -> Result<Vec<Renewed>, Error> {
         let tallies: Vec<_> = beats.iter().map(|(worker, _)| self.tally.take(worker)).collect();
-        let written = beats.iter().zip(&tallies).map(|((worker, beat), &(completed, failed))| {
+        let written = beats.iter().zip(&tallies).map(|((worker, beat), tally)| {
             let report = serde_json::to_value(beat.usage).unwrap_or_default();
-            (worker.clone(), Beat { report, held: beat.held.clone(), completed, failed })
+            let Sums { name, completed, failed } = tally.sums();
+            (worker.clone(), Beat { report, held: beat.held.clone(), completed, failed, tally: name })
         });
-        self.store.renew(written.collect()).await.map_err(|error| {
-            for ((worker, _), tally) in beats.iter().zip(tallies) {
-                self.tally.give_back(worker, tally);
-            }
-            error.into()
-        })
+        let renewed = self.store.renew(written.collect()).await?;
+        tallies.into_iter().for_each(Taken::written);
+        Ok(renewed)
     }
 
     /// Ends attempts that the worker has a lease for and does not list.

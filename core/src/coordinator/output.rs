@@ -59,6 +59,19 @@ impl Outputs {
         Some(entry.gap.load(Ordering::Acquire)).filter(|gap| *gap != u64::MAX)
     }
 
+    /// Notes that a follower was given everything before this piece: what is missing here before it has come to another
+    /// coordinator, and what is known here is out of date.
+    pub(super) async fn fill_gap(&self, job: JobId, attempt: u32, next: u64) {
+        let entry = lock(&self.attempts).get(&job).filter(|entry| entry.number == attempt).cloned();
+        let Some(entry) = entry else { return };
+        // Not while a piece is on its way that may be the one: the gap that it leaves is not known yet.
+        let mut kept = entry.kept.lock().await;
+        if entry.gap.load(Ordering::Acquire) < next {
+            entry.gap.store(u64::MAX, Ordering::Release);
+            *kept = None;
+        }
+    }
+
     /// Forgets jobs that nobody knows to be leased any more.
     pub(super) fn forget_unless(&self, is_leased: impl Fn(JobId) -> bool) {
         lock(&self.attempts).retain(|job, _| is_leased(*job));
@@ -116,7 +129,7 @@ impl Shared {
             return Ok(());
         }
         let Fit { chunks, trim, dropped } = kept.fit(chunks);
-        let append = Append { job: job.id, attempt: lease.attempt, replace: false, chunks, trim, dropped };
+        let append = Append { job: job.id, attempt: lease.attempt, replace: false, chunks, trim, dropped, at: None };
         // A follower must not see a piece before it can see that one before it is missing: a gap is told before the
         // write, and its end after it.
         let gap = kept.gap().unwrap_or(u64::MAX);
@@ -178,7 +191,8 @@ impl Shared {
                 let number = |(stream, bytes)| Chunk { seq: kept.take_number(), stream, bytes };
                 let chunks = parts.into_iter().map(number).collect();
                 let Fit { chunks, trim, dropped } = kept.fit(chunks);
-                let append = Append { job: job.id, attempt: lease.attempt, replace: true, chunks, trim, dropped };
+                let append =
+                    Append { job: job.id, attempt: lease.attempt, replace: true, chunks, trim, dropped, at: None };
                 *slot = None;
                 self.store.append_output(vec![append]).await?;
                 attempt.gap.store(u64::MAX, Ordering::Release);

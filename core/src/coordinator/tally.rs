@@ -5,28 +5,55 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::lock;
-use crate::id::{Owner, WorkerId};
-use crate::job::{Job, Status};
+use crate::id::{LeaseToken, Owner, WorkerId};
+use crate::job::{Job, Outcome, Status};
 
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Completed and failed attempts by worker, since its last beat.
-    workers: HashMap<WorkerId, (u64, u64)>,
+    workers: HashMap<WorkerId, Pending>,
     /// Jobs that ended, by second and owner, of the last minute.
     ended: VecDeque<(u64, HashMap<Owner, u64>)>,
+}
+
+/// What is to be written down of one worker.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Counted since its last beat.
+    fresh: Sums,
+    /// What beats had that failed. It may be written down all the same, and goes again as it was, under its name.
+    unsure: Vec<Sums>,
+}
+
+/// How many attempts completed and failed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    /// The token of the first of them; `None` if there are none.
+    pub(super) name: Option<LeaseToken>,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
+}
+
+/// What a beat is to write down. Whose caller goes away, or learns of an error, gives it back.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    tally: &'a Tally,
+    worker: &'a WorkerId,
+    sums: Sums,
 }
 
 impl Tally {
     /// An attempt is over, and perhaps the job.
     pub(super) fn attempt_over(&self, worker: &WorkerId, job: &Job, uptime: Duration) {
         let mut counts = lock(&self.0);
-        match job.life.attempts.last().map(|attempt| &attempt.outcome) {
-            Some(outcome) if outcome.is_success() => counts.worker(worker).0 += 1,
-            Some(crate::job::Outcome::Returned | crate::job::Outcome::Stopped) | None => {}
-            Some(_) => counts.worker(worker).1 += 1,
+        if let Some(attempt) = job.life.attempts.last()
+            && !matches!(attempt.outcome, Outcome::Returned | Outcome::Stopped)
+        {
+            let fresh = &mut counts.workers.entry(worker.clone()).or_default().fresh;
+            fresh.name.get_or_insert(attempt.lease.token);
+            if attempt.outcome.is_success() { fresh.completed += 1 } else { fresh.failed += 1 }
         }
         if matches!(job.status(), Status::Completed | Status::Failed | Status::Cancelled) {
             counts.ended(&job.owner, uptime.as_secs());
@@ -34,21 +61,20 @@ impl Tally {
     }
 
     /// Takes what a worker's next heartbeat is to write down.
-    pub(super) fn take(&self, worker: &WorkerId) -> (u64, u64) {
-        lock(&self.0).workers.remove(worker).unwrap_or_default()
+    pub(super) fn take<'a>(&'a self, worker: &'a WorkerId) -> Taken<'a> {
+        Taken { tally: self, worker, sums: lock(&self.0).take(worker) }
     }
 
-    /// What a worker's next heartbeat is to write down.
-    pub(super) fn of(&self, worker: &WorkerId) -> (u64, u64) {
-        lock(&self.0).workers.get(worker).copied().unwrap_or_default()
-    }
-
-    /// Gives back what could not be written down.
-    pub(super) fn give_back(&self, worker: &WorkerId, (completed, failed): (u64, u64)) {
-        let mut counts = lock(&self.0);
-        let entry = counts.worker(worker);
-        entry.0 += completed;
-        entry.1 += failed;
+    /// What a worker's next heartbeats are to write down, but for what has this name: that is written down already.
+    pub(super) fn of(&self, worker: &WorkerId, written: Option<LeaseToken>) -> Sums {
+        let counts = lock(&self.0);
+        let pending = counts.workers.get(worker).into_iter();
+        let all = pending.flat_map(|pending| pending.unsure.iter().chain([&pending.fresh]));
+        all.filter(|sums| sums.name != written).fold(Sums::default(), |sum, sums| Sums {
+            name: None,
+            completed: sum.completed + sums.completed,
+            failed: sum.failed + sums.failed,
+        })
     }
 
     /// How many jobs ended within the last minute: this owner's, or all.
@@ -63,9 +89,34 @@ impl Tally {
     }
 }
 
+impl Taken<'_> {
+    pub(super) fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// It is written down.
+    pub(super) fn written(mut self) {
+        self.sums = Sums::default();
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.sums.name.is_some() {
+            lock(&self.tally.0).workers.entry(self.worker.clone()).or_default().unsure.push(self.sums);
+        }
+    }
+}
+
 impl Counts {
-    fn worker(&mut self, worker: &WorkerId) -> &mut (u64, u64) {
-        self.workers.entry(worker.clone()).or_default()
+    fn take(&mut self, worker: &WorkerId) -> Sums {
+        let Some(pending) = self.workers.get_mut(worker) else { return Sums::default() };
+        if let Some(unsure) = pending.unsure.pop() {
+            return unsure;
+        }
+        let fresh = pending.fresh;
+        self.workers.remove(worker);
+        fresh
     }
 
     fn ended(&mut self, owner: &Owner, second: u64) {

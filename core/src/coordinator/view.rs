@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Shared;
+use super::tally::Sums;
 use crate::Error;
 use crate::executor::Stream;
 use crate::id::Owner;
@@ -170,7 +171,7 @@ impl Shared {
             Error::Internal
         })?;
         // What its next beat will write down counts already.
-        let (completed, failed) = self.tally.of(&row.id);
+        let Sums { completed, failed, .. } = self.tally.of(&row.id, row.beat.tally);
         let usage = said(&row);
         let idle_or_busy = if leased.is_empty() { WorkerStatus::Idle } else { WorkerStatus::Busy };
         let said_status = match usage.map(|usage| usage.status) {

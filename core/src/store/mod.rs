@@ -130,6 +130,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The lowest `seq` of the chunks of an attempt that were added at `time` or later, by the store's clock.
     async fn output_since(&self, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error>;
 
+    /// The numbers of an attempt's chunks in the order of `seq`, from `from` on, at most `limit`, each with when it was added.
+    /// For moving to another store; one that did not always note it says 1970 where it does not know.
+    async fn output_times(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Timestamp)>, Error>;
+
     /// Writes a worker's registration and renews its session. A worker that was known keeps its counts, its last
     /// beat, and the time of its first registration.
     ///
@@ -138,7 +148,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error>;
 
     /// Renews sessions: one small write each, whatever the number of the worker's jobs. The answers, in order, say
-    /// what the last beat before this one listed.
+    /// what the last beat before this one listed. [`Beat::after`] is what is kept.
     ///
     /// # Errors
     /// `Invalid`: the batch names a worker twice.
@@ -149,6 +159,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Workers that were not removed, by id, those after `after`, at most `limit`.
     async fn list_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error>;
+
+    /// As [`Store::list_workers`], with those that were removed. For moving to another store.
+    async fn list_all_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error>;
+
+    /// Makes workers known as [`Store::list_all_workers`] gave them: with their times, sums and whether they were removed. One that
+    /// is known already is replaced. Items are independent.
+    ///
+    /// # Errors
+    /// `Invalid`: the batch names a worker twice; nothing is written.
+    async fn put_workers(&self, workers: Vec<WorkerRow>) -> Result<(), Error>;
 
     /// Marks a worker as removed, for good. The answer says whether it was known and not removed.
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, Error>;

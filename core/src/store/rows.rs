@@ -171,6 +171,8 @@ pub struct Append {
     pub trim: Option<(u64, u64)>,
     /// How many bytes were dropped or trimmed; added to the attempt's count.
     pub dropped: u64,
+    /// When the chunks were added, if that is not now: for moving to another store.
+    pub at: Option<Timestamp>,
 }
 
 impl Append {
@@ -242,6 +244,25 @@ pub struct Beat {
     /// Jobs that failed on it since the last beat, added to its count.
     #[serde(default)]
     pub failed: u64,
+    /// Names the counts, by the token of an attempt that is among them, so that they can be given again where it is not known
+    /// whether they were added: counts with the name of those that were added last are not added. Without a name they always are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<LeaseToken>,
+}
+
+impl Beat {
+    /// For stores: what is kept of a beat behind the one that was kept before.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let is_repeated = self.tally.is_some() && self.tally == before.tally;
+        let add = |sum: u64, more: u64| if is_repeated { sum } else { sum.saturating_add(more) };
+        Self {
+            completed: add(before.completed, self.completed),
+            failed: add(before.failed, self.failed),
+            tally: self.tally.or(before.tally),
+            ..self
+        }
+    }
 }
 
 /// What became of a renewal.
@@ -268,7 +289,7 @@ pub struct WorkerRow {
     pub id: WorkerId,
     /// Its registration, opaque to the store.
     pub info: Bytes,
-    /// Its last beat; `completed` and `failed` are the sums over all beats.
+    /// Its last beat; `completed` and `failed` are the sums over all beats, and `tally` is the name of what was added last.
     pub beat: Beat,
     /// When it registered first.
     pub registered: Timestamp,

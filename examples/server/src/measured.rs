@@ -134,6 +134,16 @@ impl Store for Measured {
         measure("output_since", self.0.output_since(job, attempt, time)).await
     }
 
+    async fn output_times(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Timestamp)>, Error> {
+        measure("output_times", self.0.output_times(job, attempt, from, limit)).await
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error> {
         measure("register_worker", self.0.register_worker(worker, info)).await
     }
@@ -148,6 +158,14 @@ impl Store for Measured {
 
     async fn list_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
         measure("list_workers", self.0.list_workers(after, limit)).await
+    }
+
+    async fn list_all_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
+        measure("list_all_workers", self.0.list_all_workers(after, limit)).await
+    }
+
+    async fn put_workers(&self, workers: Vec<WorkerRow>) -> Result<(), Error> {
+        measure("put_workers", self.0.put_workers(workers)).await
     }
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, Error> {

@@ -12,7 +12,8 @@ use cmdexec_core::store::{Beat, Insert, Inserted, ListQuery, RecordWrite, Store}
 use cmdexec_store_mongo::MongoStore;
 use cmdexec_store_sqlite::SqliteStore;
 use cmdexec_testkit::store::make::{
-    append, change, chunk, completed, id, insert, job, job_of, key, lease_timer, running, scheduled, worker,
+    START, append, change, chunk, completed, id, insert, job, job_of, key, lease_timer, running, scheduled, secs,
+    worker,
 };
 
 fn server(args: &[&str], input: &[u8]) -> Output {
@@ -52,12 +53,20 @@ async fn fill(store: &dyn Store) {
     store.update(vec![leased, change(2, 0, completed("w", store.now()))]).await.unwrap();
     let long = "x".repeat(60_000);
     for seq in 0..40 {
-        store.append_output(vec![append(1, 1, [chunk(seq, &format!("{seq} {long}"))])]).await.unwrap();
+        let at = Some(START.after(secs(seq / 3)));
+        let piece = append(1, 1, [chunk(seq, &format!("{seq} {long}"))]);
+        store.append_output(vec![cmdexec_core::store::Append { at, ..piece }]).await.unwrap();
     }
     let trim = cmdexec_core::store::Append { trim: Some((3, 20)), dropped: 1_000, ..append(1, 1, []) };
     store.append_output(vec![trim, append(2, 1, [chunk(0, "short")])]).await.unwrap();
     store.register_worker(&worker("w"), Bytes::from("{}")).await.unwrap();
     store.renew(vec![(worker("w"), Beat { completed: 7, ..Beat::default() })]).await.unwrap();
+    let mut long_known = store.get_workers(&[worker("w")]).await.unwrap().remove(0).unwrap();
+    long_known.id = worker("long-known");
+    (long_known.registered, long_known.renewed) = (START, START.after(secs(9)));
+    store.put_workers(vec![long_known]).await.unwrap();
+    store.register_worker(&worker("removed"), Bytes::from("{}")).await.unwrap();
+    store.remove_worker(&worker("removed")).await.unwrap();
     let record = RecordWrite { key: "k".to_owned(), value: Some(Bytes::from("v")), version: 0, ttl: None };
     store.put_records("blob", vec![record]).await.unwrap();
 }
@@ -77,6 +86,9 @@ async fn a_store_moves_to_mongodb_and_back() {
     let (old, back) = (dir.path().join("old.db"), dir.path().join("back.db"));
     let store = SqliteStore::open(&old).await.unwrap();
     fill(&store).await;
+    let (times, workers) =
+        (store.output_times(id(1), 1, 0, 99).await.unwrap(), store.list_all_workers(None, 9).await.unwrap());
+    assert_eq!((times.len(), times[0].1, workers.len()), (22, START, 3));
     store.close().await;
 
     // Interrupted: some of it is there already, and half of one job's output.
@@ -84,17 +96,21 @@ async fn a_store_moves_to_mongodb_and_back() {
     let mut spec = JobSpec::shell("echo 1");
     spec.priority = 1;
     spec.env.insert("$a.b".to_owned(), "\0ä".to_owned());
-    there.insert(insert([Job { life: running("w"), ..job_of(1, spec) }])).await.unwrap();
+    there.insert(insert([Job { life: running("w"), version: 1, ..job_of(1, spec) }])).await.unwrap();
     there.append_output(vec![append(1, 1, [chunk(0, "half")])]).await.unwrap();
+    there.put_workers(workers[..1].to_vec()).await.unwrap();
     let output = migrate(&sqlite(&old), &mongo);
     assert!(output.status.success(), "{}", told(&output));
     assert!(
-        told(&output).contains("copied 502 jobs (1 were there already), 1 idempotency keys, 1 workers"),
+        told(&output).contains("copied 502 jobs (1 were there already), 1 idempotency keys, 3 workers"),
         "{}",
         told(&output)
     );
     let again = migrate(&sqlite(&old), &mongo);
     assert!(told(&again).contains("copied 0 jobs (503 were there already)"), "{}", told(&again));
+
+    assert_eq!(there.output_times(id(1), 1, 0, 99).await.unwrap(), times);
+    assert_eq!(there.list_all_workers(None, 9).await.unwrap(), workers);
 
     let repeated = Insert { key: Some(key("batch")), ..insert([job(800), job(801)]) };
     let known = Inserted::Known { ids: vec![id(600), id(601)], fingerprint: [7; 32] };
@@ -106,7 +122,16 @@ async fn a_store_moves_to_mongodb_and_back() {
 
     let output = migrate(&mongo, &sqlite(&back));
     assert!(output.status.success(), "{}", told(&output));
-    // What is not a copy is said not to be one.
+    let store = SqliteStore::open(&back).await.unwrap();
+    assert_eq!(store.output_times(id(1), 1, 0, 99).await.unwrap(), times);
+    assert_eq!(store.list_all_workers(None, 9).await.unwrap(), workers);
+    store.close().await;
+    // What is not a copy is said not to be one. A worker that is at work there stays as it is.
+    there.renew(vec![(worker("long-known"), Beat::default())]).await.unwrap();
+    let at_work = there.list_all_workers(None, 9).await.unwrap();
+    let output = migrate(&sqlite(&old), &mongo);
+    assert!(!output.status.success() && told(&output).contains("the workers differ"), "{}", told(&output));
+    assert_eq!(there.list_all_workers(None, 9).await.unwrap(), at_work);
     there.insert(insert([job(900)])).await.unwrap();
     let output = migrate(&sqlite(&old), &mongo);
     assert!(!output.status.success() && told(&output).contains("has other jobs"), "{}", told(&output));
@@ -128,6 +153,7 @@ async fn a_store_moves_to_mongodb_and_back() {
     assert_eq!(lives(all.list(&query).await.unwrap()), lives(copy.list(&query).await.unwrap()));
     let read = async |store: &dyn Store| store.read_output(id(1), 1, 0, usize::MAX).await.unwrap();
     assert_eq!(read(&all).await, read(&copy).await);
+    assert_eq!(copy.output_times(id(1), 1, 0, 99).await.unwrap(), times);
     assert_eq!(all.output_extent(id(1), 1).await.unwrap(), copy.output_extent(id(1), 1).await.unwrap());
     tokio::time::timeout(Duration::from_secs(20), all.close()).await.unwrap();
     let client = mongodb::Client::with_uri_str(&address).await.unwrap();

@@ -119,7 +119,7 @@ impl Head {
         for chunk in &append.chunks {
             if !self.has(chunk.seq, known) {
                 self.bytes += chunk.bytes.len() as u64;
-                self.newest.insert(chunk.seq, Piece { chunk: chunk.clone(), at: now });
+                self.newest.insert(chunk.seq, Piece { chunk: chunk.clone(), at: append.at.unwrap_or(now) });
             }
         }
         if let Some((first, last)) = append.trim
@@ -323,6 +323,7 @@ mod tests {
                 chunks,
                 trim,
                 dropped: 1,
+                at: None,
             },
         )
     }

@@ -11,4 +11,4 @@ mod read;
 mod segment;
 
 pub(crate) use append::Appends;
-pub(crate) use read::{extent, index, read, since, tail};
+pub(crate) use read::{extent, index, read, since, tail, times};

@@ -108,10 +108,33 @@ pub(crate) async fn index(
     from: u64,
     limit: usize,
 ) -> Result<Vec<(u64, u64)>, Error> {
+    let found = shapes(mongo, job, attempt, from, limit).await?;
+    Ok(found.map(|shape| (shape.seq, shape.len)).collect())
+}
+
+/// What is known of pieces without their bytes, from `from` on, at most `limit`.
+async fn shapes(
+    mongo: &Mongo,
+    job: JobId,
+    attempt: u32,
+    from: u64,
+    limit: usize,
+) -> Result<impl Iterator<Item = Shape>, Error> {
     let is_wanted = |view: &View| view.last >= from;
     let is_enough = |shapes: &BTreeMap<u64, Shape>, below: u64| shapes.range(from..below.max(from)).count() >= limit;
     let found = gather(mongo, job, attempt, Order::Up, segment::shapes, is_wanted, is_enough).await?;
-    Ok(found.into_values().filter(|s| s.seq >= from).map(|s| (s.seq, s.len)).take(limit).collect())
+    Ok(found.into_values().filter(move |shape| shape.seq >= from).take(limit))
+}
+
+pub(crate) async fn times(
+    mongo: &Mongo,
+    job: JobId,
+    attempt: u32,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<(u64, Timestamp)>, Error> {
+    let found = shapes(mongo, job, attempt, from, limit).await?;
+    Ok(found.map(|shape| (shape.seq, shape.at)).collect())
 }
 
 pub(crate) async fn since(mongo: &Mongo, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error> {

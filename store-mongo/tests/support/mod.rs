@@ -12,6 +12,10 @@
 
 pub(crate) mod lesser;
 #[cfg(unix)]
+pub(crate) mod load;
+#[cfg(target_os = "linux")]
+pub(crate) mod net;
+#[cfg(unix)]
 pub(crate) mod set;
 
 use std::sync::OnceLock;

@@ -36,8 +36,15 @@ impl Member {
             command.args(["--replSet", "rs0"]);
         }
         command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
+        // So that it can be told to fail.
+        command.args(["--setParameter", "enableTestCommands=1"]);
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().unwrap());
+    }
+
+    /// Its own address, past any network.
+    pub(crate) fn own_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn kill(&mut self) {
@@ -71,6 +78,21 @@ impl Set {
         let addresses: Vec<&str> = set.members.iter().map(|member| member.address.as_str()).collect();
         initiate(&addresses).await;
         set
+    }
+
+    /// Three that reach each other, and are reached, over a network that can be cut.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn over_net() -> (Self, super::net::Net) {
+        let mut set = Self::begin(3, None, false);
+        let ports: Vec<u16> = set.members.iter().map(|member| member.port).collect();
+        let (net, addresses) = super::net::Net::before(&ports).await;
+        net.knows(set.members.iter().filter_map(|member| Some(member.process.as_ref()?.id())).collect());
+        for (member, address) in set.members.iter_mut().zip(&addresses) {
+            member.address.clone_from(address);
+        }
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        initiate(&addresses).await;
+        (set, net)
     }
 
     /// One that is no member of a replica set. It may not answer yet.
@@ -113,6 +135,13 @@ impl Set {
         goes_on("the primary stepped down").await;
     }
 
+    /// Whether a member takes writes, by its own word.
+    pub(crate) async fn is_primary(&self, member: usize) -> bool {
+        let admin = direct(&self.members[member].own_address()).await.database("admin");
+        let hello = admin.run_command(doc! { "hello": 1 }).await;
+        hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
+    }
+
     /// Which member is the primary, by the word of the others that are there.
     pub(crate) async fn primary(&self, not: Option<usize>) -> usize {
         loop {
@@ -120,11 +149,7 @@ impl Set {
                 if Some(n) == not || member.process.is_none() {
                     continue;
                 }
-                let asked = async {
-                    let hello = direct(&member.address).await.database("admin").run_command(doc! { "hello": 1 }).await;
-                    hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
-                };
-                if tokio::time::timeout(Duration::from_secs(2), asked).await == Ok(true) {
+                if tokio::time::timeout(Duration::from_secs(2), self.is_primary(n)).await == Ok(true) {
                     return n;
                 }
             }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cmdexec_core::executor::Stream;
 use cmdexec_core::id::JobId;
 use cmdexec_core::store::{Append, Chunk};
+use cmdexec_core::time::Timestamp;
 
 mod file;
 mod keeper;
@@ -56,6 +57,8 @@ pub(crate) struct Addition {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) trim: Option<(u64, u64)>,
     pub(crate) dropped: u64,
+    /// `None`: now.
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl Addition {
@@ -73,6 +76,7 @@ impl Addition {
             pieces: append.chunks.into_iter().map(piece).collect(),
             trim: append.trim,
             dropped: append.dropped,
+            at: append.at,
         }
     }
 

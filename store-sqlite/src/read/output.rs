@@ -210,6 +210,22 @@ pub(crate) async fn index(
     rows.iter().map(|row| Ok((column::unsigned(row.try_get(0)?)?, column::unsigned(row.try_get(1)?)?))).collect()
 }
 
+/// By the index that has the times, since they lie behind the bytes.
+pub(crate) async fn times(
+    pool: &SqlitePool,
+    job: JobId,
+    attempt: u32,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<(u64, Timestamp)>, Error> {
+    const QUERY: &str = "SELECT c.n, coalesce(c.at, 0)
+        FROM jobs j CROSS JOIN outputs o ON o.job = j.seq CROSS JOIN chunks c INDEXED BY chunks_times ON c.job = j.seq
+        WHERE j.id = ? AND o.attempt = ? AND c.n >= ? ORDER BY c.n LIMIT ?";
+    let query = sqlx::query(QUERY).bind(job.as_bytes().to_vec()).bind(i64::from(attempt)).bind(column::signed(from));
+    let rows = query.bind(column::length(limit)).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((column::unsigned(row.try_get(0)?)?, Timestamp::from_millis(row.try_get(1)?)))).collect()
+}
+
 pub(crate) async fn since(pool: &SqlitePool, job: JobId, attempt: u32, time: Timestamp) -> Result<Option<u64>, Error> {
     const QUERY: &str = "SELECT min(c.n)
         FROM jobs j CROSS JOIN outputs o ON o.job = j.seq CROSS JOIN chunks c INDEXED BY chunks_times ON c.job = j.seq

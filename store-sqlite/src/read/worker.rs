@@ -32,10 +32,16 @@ pub(crate) async fn get(pool: &SqlitePool, ids: &[WorkerId]) -> Result<Vec<Optio
     Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
 }
 
-pub(crate) async fn list(pool: &SqlitePool, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
+/// Those that were removed only `with_removed`.
+pub(crate) async fn list(
+    pool: &SqlitePool,
+    after: Option<&WorkerId>,
+    limit: usize,
+    with_removed: bool,
+) -> Result<Vec<WorkerRow>, Error> {
     const QUERY: &str = "SELECT w.id, w.info, w.registered, w.removed, s.renewed, s.beat
-        FROM workers w JOIN sessions s ON s.id = w.id WHERE w.id > ? AND w.removed = 0 ORDER BY w.id LIMIT ?";
+        FROM workers w JOIN sessions s ON s.id = w.id WHERE w.id > ? AND w.removed <= ? ORDER BY w.id LIMIT ?";
     // No id is empty.
-    let after = after.map_or("", WorkerId::as_str);
-    sqlx::query(QUERY).bind(after).bind(column::length(limit)).fetch_all(pool).await?.iter().map(worker).collect()
+    let query = sqlx::query(QUERY).bind(after.map_or("", WorkerId::as_str)).bind(with_removed);
+    query.bind(column::length(limit)).fetch_all(pool).await?.iter().map(worker).collect()
 }

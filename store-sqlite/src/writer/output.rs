@@ -72,7 +72,7 @@ impl Group<'_> {
             }
         }
         kept.file |= files.count() > 0;
-        let now = self.now.as_millis();
+        let at = addition.at.unwrap_or(self.now).as_millis();
         for piece in &addition.pieces {
             let (n, stream) = (column::signed(piece.seq), column::stream_number(piece.stream));
             let (bytes, extent) = match &piece.body {
@@ -80,7 +80,7 @@ impl Group<'_> {
                 Body::File(extent) => (&[][..], Some(*extent)),
             };
             let (place, length) = extent.map(|e| (column::signed(e.place), column::signed(e.length))).unzip();
-            if self.statement(ADD)?.execute(params![job, n, stream, bytes, now, place, length])? > 0 {
+            if self.statement(ADD)?.execute(params![job, n, stream, bytes, at, place, length])? > 0 {
                 kept.bytes += length.unwrap_or(column::length(bytes.len()));
             } else {
                 freed.extents.extend(extent);

@@ -1,7 +1,7 @@
 //! Registrations and sessions.
 
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::store::{Beat, ErrorKind, Renewed};
+use cmdexec_core::store::{Beat, ErrorKind, Renewed, WorkerRow};
 use rusqlite::{OptionalExtension, params};
 
 use super::group::Group;
@@ -38,13 +38,21 @@ impl Group<'_> {
         let found: Option<(bool, i64, String)> = self.statement(FIND)?.query_row([worker.as_str()], read).optional()?;
         let Some((removed, renewed, before)) = found else { return Ok(Renewed::Unknown) };
         let before: Beat = column::json("beat", &before)?;
-        let mut beat = beat.clone();
-        beat.completed = beat.completed.saturating_add(before.completed);
-        beat.failed = beat.failed.saturating_add(before.failed);
+        let beat = beat.clone().after(&before);
         let renewed = if removed { renewed } else { self.now.as_millis() };
         self.statement(RENEW)?.execute(params![worker.as_str(), renewed, beat_json(&beat)?])?;
         let before = before.held;
         Ok(if removed { Renewed::Removed { before } } else { Renewed::Yes { before } })
+    }
+
+    /// Writes a worker with everything that is kept of it.
+    pub(crate) fn put_worker(&mut self, row: &WorkerRow) -> Result<(), Error> {
+        const WORKER: &str = "INSERT OR REPLACE INTO workers (id, info, registered, removed) VALUES (?, ?, ?, ?)";
+        const SESSION: &str = "INSERT OR REPLACE INTO sessions (id, renewed, beat) VALUES (?, ?, ?)";
+        let WorkerRow { id, info, beat, registered, renewed, removed } = row;
+        self.statement(WORKER)?.execute(params![id.as_str(), &info[..], registered.as_millis(), removed])?;
+        self.statement(SESSION)?.execute(params![id.as_str(), renewed.as_millis(), beat_json(beat)?])?;
+        Ok(())
     }
 
     /// Marks a worker as removed. Says whether it was known and not removed.

@@ -54,10 +54,13 @@ pub enum Call {
     OutputExtent,
     OutputIndex,
     OutputSince,
+    OutputTimes,
     RegisterWorker,
     Renew,
     GetWorkers,
     ListWorkers,
+    ListAllWorkers,
+    PutWorkers,
     RemoveWorker,
     GetRecords,
     PutRecords,
@@ -267,6 +270,16 @@ impl Store for FaultyStore {
         self.with_fault(Call::OutputSince, self.inner.output_since(job, attempt, time)).await
     }
 
+    async fn output_times(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Timestamp)>, Error> {
+        self.with_fault(Call::OutputTimes, self.inner.output_times(job, attempt, from, limit)).await
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error> {
         self.with_fault(Call::RegisterWorker, self.inner.register_worker(worker, info)).await
     }
@@ -281,6 +294,14 @@ impl Store for FaultyStore {
 
     async fn list_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
         self.with_fault(Call::ListWorkers, self.inner.list_workers(after, limit)).await
+    }
+
+    async fn list_all_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
+        self.with_fault(Call::ListAllWorkers, self.inner.list_all_workers(after, limit)).await
+    }
+
+    async fn put_workers(&self, workers: Vec<WorkerRow>) -> Result<(), Error> {
+        self.with_fault(Call::PutWorkers, self.inner.put_workers(workers)).await
     }
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, Error> {

@@ -131,5 +131,6 @@ pub fn chunk(seq: u64, text: &str) -> Chunk {
 
 /// An addition to an attempt's output that does nothing else.
 pub fn append(n: u32, attempt: u32, chunks: impl IntoIterator<Item = Chunk>) -> Append {
-    Append { job: id(n), attempt, replace: false, chunks: chunks.into_iter().collect(), trim: None, dropped: 0 }
+    let chunks = chunks.into_iter().collect();
+    Append { job: id(n), attempt, replace: false, chunks, trim: None, dropped: 0, at: None }
 }

@@ -51,11 +51,17 @@ impl Reader {
         at: &mut Cursor,
         events: &mut Vec<OutputEvent>,
     ) -> Result<bool, Error> {
-        // Asked before and after: a gap may open or close while the store is read.
-        let before = shared.outputs.gap(job.id, at.attempt);
-        let chunks = shared.store.read_output(job.id, at.attempt, at.next, READ).await?;
-        let gap = before.into_iter().chain(shared.outputs.gap(job.id, at.attempt)).min();
-        if chunks.is_empty() && job.status().is_finished() {
+        // Asked before and after: a gap may open or close while the store is read. For a job that has ended nothing is waited
+        // for: what this coordinator misses, another has taken.
+        let (attempt, is_over) = (at.attempt, job.status().is_finished());
+        if shared.outputs.gap(job.id, attempt).is_some_and(|gap| gap < at.next) {
+            shared.outputs.fill_gap(job.id, attempt, at.next).await;
+        }
+        let gap = || if is_over { None } else { shared.outputs.gap(job.id, attempt) };
+        let before = gap();
+        let chunks = shared.store.read_output(job.id, attempt, at.next, READ).await?;
+        let gap = before.into_iter().chain(gap()).min();
+        if chunks.is_empty() && is_over {
             let extent = shared.store.output_extent(job.id, at.attempt).await?;
             let written = extent.bytes + extent.dropped;
             // The very last piece was too much.

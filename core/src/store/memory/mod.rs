@@ -215,6 +215,16 @@ impl Store for MemoryStore {
         Ok(self.tables()?.outputs.since(job, attempt, time))
     }
 
+    async fn output_times(
+        &self,
+        job: JobId,
+        attempt: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Timestamp)>, Error> {
+        Ok(self.tables()?.outputs.times(job, attempt, from, limit))
+    }
+
     async fn register_worker(&self, worker: &WorkerId, info: Bytes) -> Result<(), Error> {
         self.tables()?.workers.register(worker, info, self.clock.now())
     }
@@ -232,7 +242,19 @@ impl Store for MemoryStore {
     }
 
     async fn list_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
-        Ok(self.tables()?.workers.list(after, limit))
+        let tables = self.tables()?;
+        Ok(tables.workers.all(after).filter(|row| !row.removed).take(limit).cloned().collect())
+    }
+
+    async fn list_all_workers(&self, after: Option<&WorkerId>, limit: usize) -> Result<Vec<WorkerRow>, Error> {
+        Ok(self.tables()?.workers.all(after).take(limit).cloned().collect())
+    }
+
+    async fn put_workers(&self, workers: Vec<WorkerRow>) -> Result<(), Error> {
+        once_each(workers.iter().map(|row| &row.id), "worker")?;
+        let mut tables = self.tables()?;
+        workers.into_iter().for_each(|row| tables.workers.put(row));
+        Ok(())
     }
 
     async fn remove_worker(&self, worker: &WorkerId) -> Result<bool, Error> {

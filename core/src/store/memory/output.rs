@@ -24,6 +24,7 @@ struct Output {
 
 impl Outputs {
     pub(super) fn append(&mut self, append: Append, now: Timestamp) {
+        let at = append.at.unwrap_or(now);
         let output = self.0.entry(append.job).or_default();
         if append.attempt < output.attempt {
             return;
@@ -34,7 +35,7 @@ impl Outputs {
         for chunk in append.chunks {
             let bytes = chunk.bytes.len() as u64;
             if let std::collections::btree_map::Entry::Vacant(free) = output.chunks.entry(chunk.seq) {
-                free.insert((chunk, now));
+                free.insert((chunk, at));
                 output.bytes += bytes;
             }
         }
@@ -105,6 +106,11 @@ impl Outputs {
     pub(super) fn since(&self, job: JobId, attempt: u32, time: Timestamp) -> Option<u64> {
         let chunks = &self.of(job, attempt)?.chunks;
         chunks.iter().find(|(_, (_, added))| *added >= time).map(|(seq, _)| *seq)
+    }
+
+    pub(super) fn times(&self, job: JobId, attempt: u32, from: u64, limit: usize) -> Vec<(u64, Timestamp)> {
+        let chunks = self.of(job, attempt).into_iter().flat_map(|output| output.chunks.range(from..));
+        chunks.map(|(seq, (_, added))| (*seq, *added)).take(limit).collect()
     }
 
     pub(super) fn remove(&mut self, job: JobId) {

@@ -41,9 +41,8 @@ impl Workers {
         if !row.removed {
             row.renewed = now;
         }
+        let beat = beat.after(&row.beat);
         let before = std::mem::replace(&mut row.beat, beat);
-        row.beat.completed = row.beat.completed.saturating_add(before.completed);
-        row.beat.failed = row.beat.failed.saturating_add(before.failed);
         if row.removed { Renewed::Removed { before: before.held } } else { Renewed::Yes { before: before.held } }
     }
 
@@ -56,10 +55,14 @@ impl Workers {
         self.0.get(worker).cloned()
     }
 
-    pub(super) fn list(&self, after: Option<&WorkerId>, limit: usize) -> Vec<WorkerRow> {
+    /// By id, those after `after`.
+    pub(super) fn all(&self, after: Option<&WorkerId>) -> impl Iterator<Item = &WorkerRow> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let present = self.0.range((from, Bound::Unbounded)).map(|(_, row)| row).filter(|row| !row.removed);
-        present.take(limit).cloned().collect()
+        self.0.range((from, Bound::Unbounded)).map(|(_, row)| row)
+    }
+
+    pub(super) fn put(&mut self, row: WorkerRow) {
+        self.0.insert(row.id.clone(), row);
     }
 
     pub(super) fn remove(&mut self, worker: &WorkerId) -> bool {

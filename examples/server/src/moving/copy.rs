@@ -4,7 +4,7 @@ use anyhow::ensure;
 use cmdexec_core::coordinator::RECORD_KINDS;
 use cmdexec_core::id::{JobId, Owner};
 use cmdexec_core::job::Job;
-use cmdexec_core::store::{Insert, ListQuery, RecordWrite, Store, StoredKey, Written};
+use cmdexec_core::store::{Insert, ListQuery, RecordWrite, Store, StoredKey, WorkerRow, Written};
 
 use super::PAGE;
 use super::line::{Line, PIECES};
@@ -89,19 +89,18 @@ fn place(stored: &StoredKey) -> (&Owner, &str) {
 async fn workers(from: &dyn Store, to: &dyn Store) -> anyhow::Result<usize> {
     let (mut count, mut after) = (0, None);
     loop {
-        let page = from.list_workers(after.as_ref(), PAGE).await?;
+        let page = from.list_all_workers(after.as_ref(), PAGE).await?;
         let Some(last) = page.last() else { return Ok(count) };
         after = Some(last.id.clone());
+        count += page.len();
         let ids: Vec<_> = page.iter().map(|row| row.id.clone()).collect();
         let there = to.get_workers(&ids).await?;
-        for (row, there) in page.into_iter().zip(there) {
-            count += 1;
-            to.register_worker(&row.id, row.info).await?;
-            // A beat adds to the counts: once.
-            if there.is_none_or(|there| there.beat != row.beat) {
-                to.renew(vec![(row.id, row.beat)]).await?;
-            }
-        }
+        // One whose session is newer there is at work there, and must not be put back; comparing names the difference.
+        let is_older = |there: &Option<WorkerRow>, row: &WorkerRow| {
+            there.as_ref().is_none_or(|there| there.renewed <= row.renewed && there != row)
+        };
+        let rows = page.into_iter().zip(&there).filter(|(row, there)| is_older(there, row)).map(|(row, _)| row);
+        to.put_workers(rows.collect()).await?;
     }
 }
 
@@ -139,9 +138,7 @@ pub(super) async fn compare(from: &dyn Store, to: &dyn Store) -> anyhow::Result<
         ensure!(page.len() == copy.len(), "the new database has other jobs, or more");
         for (job, copy) in page.iter().zip(copy) {
             ensure!(job.id == copy.id, "the new database has other jobs, or more");
-            let is_same =
-                (&job.owner, job.created, &job.spec, &job.life) == (&copy.owner, copy.created, &copy.spec, &copy.life);
-            ensure!(is_same, "job {} differs", job.id);
+            ensure!(*job == *copy, "job {} differs", job.id);
             output(from, to, job).await?;
         }
     }
@@ -160,14 +157,8 @@ pub(super) async fn compare(from: &dyn Store, to: &dyn Store) -> anyhow::Result<
     }
     let mut after = None;
     loop {
-        let page = from.list_workers(after.as_ref(), PAGE).await?;
-        let copy = to.list_workers(after.as_ref(), PAGE).await?;
-        let is_same = page.len() == copy.len()
-            && page
-                .iter()
-                .zip(&copy)
-                .all(|(row, copy)| (&row.id, &row.info, &row.beat) == (&copy.id, &copy.info, &copy.beat));
-        ensure!(is_same, "the workers differ");
+        let page = from.list_all_workers(after.as_ref(), PAGE).await?;
+        ensure!(page == to.list_all_workers(after.as_ref(), PAGE).await?, "the workers differ");
         match page.last() {
             Some(last) => after = Some(last.id.clone()),
             None => break,
@@ -202,6 +193,8 @@ async fn output(from: &dyn Store, to: &dyn Store, job: &Job) -> anyhow::Result<(
     while next < extent.next {
         let page = from.read_output(job.id, attempt, next, PIECES).await?;
         ensure!(page == to.read_output(job.id, attempt, next, PIECES).await?, differ());
+        let times = from.output_times(job.id, attempt, next, page.len()).await?;
+        ensure!(times == to.output_times(job.id, attempt, next, page.len()).await?, differ());
         next = page.last().map_or(extent.next, |chunk| chunk.seq + 1);
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! A job with its output, as it travels from one store to another.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Line {
     created_at: Timestamp,
     spec: Arc<JobSpec>,
     life: Life,
+    #[serde(default)]
+    version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output: Option<Output>,
 }
@@ -48,6 +51,8 @@ struct Output {
 struct Piece {
     seq: u64,
     stream: Stream,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<Timestamp>,
     data_base64: String,
 }
 
@@ -62,6 +67,7 @@ impl Line {
             created_at: job.created,
             spec: job.spec,
             life: job.life,
+            version: job.version,
             output: None,
         };
         if extent == Extent::default() {
@@ -74,9 +80,12 @@ impl Line {
             if page.is_empty() {
                 break;
             }
+            let times: HashMap<u64, Timestamp> =
+                from.output_times(line.id, attempt, next, page.len()).await?.into_iter().collect();
             pieces.extend(page.into_iter().map(|Chunk { seq, stream, bytes }| Piece {
                 seq,
                 stream,
+                at: times.get(&seq).copied(),
                 data_base64: STANDARD.encode(bytes),
             }));
         }
@@ -102,7 +111,7 @@ impl Line {
             spec: Arc::clone(&self.spec),
             class,
             life: self.life.clone(),
-            version: 0,
+            version: self.version,
         };
         (job, timer)
     }
@@ -121,34 +130,43 @@ impl Line {
     pub(super) async fn write_output(&self, to: &dyn Store) -> anyhow::Result<()> {
         let Some(output) = &self.output else { return Ok(()) };
         let mut chunks = Vec::with_capacity(output.pieces.len());
-        for Piece { seq, stream, data_base64 } in &output.pieces {
+        for Piece { seq, stream, at, data_base64 } in &output.pieces {
             let bytes = STANDARD.decode(data_base64).with_context(|| format!("the output of job {}", self.id))?;
-            chunks.push(Chunk { seq: *seq, stream: *stream, bytes: bytes.into() });
+            chunks.push((Chunk { seq: *seq, stream: *stream, bytes: bytes.into() }, *at));
         }
-        let bytes = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
-        let next = chunks.last().map_or(0, |chunk| chunk.seq + 1);
+        let bytes = chunks.iter().map(|(chunk, _)| chunk.bytes.len() as u64).sum();
+        let next = chunks.last().map_or(0, |(chunk, _)| chunk.seq + 1);
         let whole = Extent { next, bytes, dropped: output.dropped, trimmed: output.trimmed };
         if to.output_extent(self.id, output.attempt).await? == whole {
             return Ok(());
         }
-        let append =
-            |chunks| Append { job: self.id, attempt: output.attempt, replace: false, chunks, trim: None, dropped: 0 };
-        // What was trimmed is remembered by the last number that was; the piece itself is not there.
-        let last_trimmed = output.trimmed.checked_sub(1);
-        let trim = last_trimmed.filter(|seq| !chunks.iter().any(|chunk| chunk.seq == *seq)).map(|seq| (seq, seq));
-        let first = Append { replace: true, trim, dropped: output.dropped, ..append(Vec::new()) };
+        let append = |chunks, at| Append {
+            job: self.id,
+            attempt: output.attempt,
+            replace: false,
+            chunks,
+            trim: None,
+            dropped: 0,
+            at,
+        };
+        // What was trimmed is remembered by the last number that was: nothing is there yet that this removes.
+        let trim = output.trimmed.checked_sub(1).map(|last| (last, last));
+        let first = Append { replace: true, trim, dropped: output.dropped, ..append(Vec::new(), None) };
         to.append_output(vec![first]).await?;
-        let mut page = Vec::new();
+        let mut page: Vec<Append> = Vec::new();
         let mut size = 0;
-        for chunk in chunks {
+        for (chunk, at) in chunks {
             size += chunk.bytes.len();
-            page.push(chunk);
+            match page.last_mut() {
+                Some(last) if last.at == at => last.chunks.push(chunk),
+                _ => page.push(append(vec![chunk], at)),
+            }
             if size >= PIECES {
-                to.append_output(vec![append(std::mem::take(&mut page))]).await?;
+                to.append_output(std::mem::take(&mut page)).await?;
                 size = 0;
             }
         }
-        to.append_output(vec![append(page)]).await?;
+        to.append_output(page).await?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use cmdexec_core::executor::Stream;
 use cmdexec_core::files::FileId;
 use cmdexec_core::id::{LeaseToken, Owner, WorkerId};
 use cmdexec_core::job::{Attempt, Details, Job, JobSpec, Life, Outcome, Status, Timer};
-use cmdexec_core::store::{Append, Beat, Chunk, Key, ListQuery, Listed, RecordWrite};
+use cmdexec_core::store::{Append, Beat, Chunk, Key, ListQuery, Listed, RecordWrite, WorkerRow};
 use cmdexec_core::time::Timestamp;
 use proptest::prelude::*;
 
@@ -48,6 +48,7 @@ pub(super) enum Op {
     Renew(Vec<(WorkerId, Beat)>),
     ListWorkers(Option<WorkerId>, usize),
     RemoveWorker(WorkerId),
+    PutWorkers(Vec<WorkerRow>),
     /// Each with what is added to the version that the record has.
     PutRecords(&'static str, Vec<(RecordWrite, u64)>),
     ListRecords(&'static str, Option<String>, usize),
@@ -79,6 +80,7 @@ pub(super) fn call() -> impl Strategy<Value = Op> {
         2 => beats().prop_map(Op::Renew),
         1 => (prop::option::of(worker()), 0..4_usize).prop_map(|(after, limit)| Op::ListWorkers(after, limit)),
         1 => worker().prop_map(Op::RemoveWorker),
+        1 => rows().prop_map(Op::PutWorkers),
         3 => (kind(), prop::collection::vec(record(), 0..3)).prop_map(|(kind, writes)| Op::PutRecords(kind, writes)),
         1 => (kind(), prop::option::of(record_key()), 0..4_usize)
             .prop_map(|(kind, after, limit)| Op::ListRecords(kind, after, limit)),
@@ -198,30 +200,51 @@ fn append() -> impl Strategy<Value = Append> {
     });
     let chunks = prop::collection::vec(chunk, 0..4);
     let trim = prop::option::weighted(0.2, (0..8_u64, prop_oneof![0..8_u64, Just(u64::MAX)]));
-    (0..JOBS, 0..4_u32, prop::bool::weighted(0.15), chunks, trim, 0..3_u64).prop_map(
-        |(n, attempt, replace, chunks, trim, dropped)| Append {
+    let dropped = (0..3_u64, prop::option::weighted(0.2, instant()));
+    (0..JOBS, 0..4_u32, prop::bool::weighted(0.15), chunks, trim, dropped).prop_map(
+        |(n, attempt, replace, chunks, trim, (dropped, at))| Append {
             job: make::id(n),
             attempt,
             replace,
             chunks,
             trim,
             dropped,
+            at,
         },
     )
 }
 
 fn beats() -> impl Strategy<Value = Vec<(WorkerId, Beat)>> {
+    prop::collection::vec((worker(), beat()), 0..3)
+}
+
+fn rows() -> impl Strategy<Value = Vec<WorkerRow>> {
+    let row = (worker(), "[a-z]{0,3}", beat(), instant(), instant(), any::<bool>()).prop_map(
+        |(id, info, beat, registered, renewed, removed)| WorkerRow {
+            id,
+            info: info.into(),
+            beat,
+            registered,
+            renewed,
+            removed,
+        },
+    );
+    prop::collection::vec(row, 0..3)
+}
+
+fn beat() -> impl Strategy<Value = Beat> {
     let held = prop::option::of(prop::collection::vec(
         (0..JOBS).prop_map(|n| Listed { job: make::id(n), token: LeaseToken::from_bits(u128::from(n)) }),
         0..3,
     ));
-    let beat = (held, 0..3_u64, 0..3_u64, ".{0,4}").prop_map(|(held, completed, failed, report)| Beat {
+    let tally = prop::option::of((0..2_u128).prop_map(LeaseToken::from_bits));
+    (held, 0..3_u64, 0..3_u64, tally, ".{0,4}").prop_map(|(held, completed, failed, tally, report)| Beat {
         report: report.into(),
         held,
         completed,
         failed,
-    });
-    prop::collection::vec((worker(), beat), 0..3)
+        tally,
+    })
 }
 
 fn record() -> impl Strategy<Value = (RecordWrite, u64)> {

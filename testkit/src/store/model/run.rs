@@ -92,6 +92,10 @@ pub(super) async fn both(op: Op, model: &MemoryStore, store: &dyn Store, clock: 
                 model.output_index(job, attempt, from, max_bytes).await,
                 store.output_index(job, attempt, from, max_bytes).await,
             )?;
+            alike(
+                model.output_times(job, attempt, from, max_bytes).await,
+                store.output_times(job, attempt, from, max_bytes).await,
+            )?;
             let recently = model.now().before(Duration::from_secs(from));
             alike(model.output_since(job, attempt, recently).await, store.output_since(job, attempt, recently).await)
         }
@@ -118,6 +122,10 @@ pub(super) async fn both(op: Op, model: &MemoryStore, store: &dyn Store, clock: 
             alike(model.remove_worker(&worker).await, store.remove_worker(&worker).await)?;
             let ids = [worker];
             alike(model.get_workers(&ids).await, store.get_workers(&ids).await)
+        }
+        Op::PutWorkers(rows) => {
+            alike(model.put_workers(rows.clone()).await, store.put_workers(rows).await)?;
+            alike(model.list_all_workers(None, 9).await, store.list_all_workers(None, 9).await)
         }
         Op::PutRecords(kind, writes) => {
             let keys: Vec<String> = writes.iter().map(|(write, _)| write.key.clone()).collect();

@@ -105,6 +105,7 @@ macro_rules! store_tests {
                 what_was_trimmed_is_remembered,
                 the_index_has_numbers_and_lengths,
                 output_is_found_by_its_time,
+                times_are_listed_and_put_elsewhere,
                 output_of_no_job_is_dropped,
                 appends_of_one_call_apply_in_order,
                 concurrent_appends_all_arrive,
@@ -125,9 +126,11 @@ macro_rules! store_tests {
                 registering_again_keeps_counts_and_beat,
                 a_beat_answers_with_the_one_before,
                 counts_of_beats_add_up,
+                counts_with_a_name_are_added_once,
                 an_unknown_worker_is_told,
                 a_removed_worker_stays_removed,
                 workers_are_listed_by_id,
+                all_workers_are_listed_and_put_elsewhere,
                 a_batch_may_not_name_a_worker_twice;
             records:
                 a_record_is_read_as_it_was_written,

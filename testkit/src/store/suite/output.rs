@@ -167,6 +167,27 @@ pub async fn output_is_found_by_its_time(b: Bench) {
     assert_eq!(b.store.output_since(id(1), 2, start).await.unwrap(), None);
 }
 
+pub async fn times_are_listed_and_put_elsewhere(b: Bench) {
+    with_job(&b).await;
+    let start = b.store.now();
+    let times = |attempt, from, limit| b.store.output_times(id(1), attempt, from, limit);
+    assert_eq!(times(1, 0, 9).await.unwrap(), []);
+    add(&b, append(1, 1, [chunk(0, "a"), chunk(5, "f")])).await;
+    b.clock.advance(Duration::from_secs(10));
+    add(&b, append(1, 1, [chunk(3, "d")])).await;
+    let (then, later) = (start, start.after(Duration::from_secs(10)));
+    assert_eq!(times(1, 0, 9).await.unwrap(), [(0, then), (3, later), (5, then)]);
+    assert_eq!(times(1, 1, 1).await.unwrap(), [(3, later)]);
+    assert_eq!(times(2, 0, 9).await.unwrap(), []);
+    // As another store had them, also those that are long.
+    let hour_ago = start.before(Duration::from_secs(3_600));
+    let long = chunk(6, &"x".repeat(300_000));
+    add(&b, Append { at: Some(hour_ago), ..append(1, 1, [chunk(1, "b"), long, chunk(0, "again")]) }).await;
+    assert_eq!(times(1, 0, 9).await.unwrap(), [(0, then), (1, hour_ago), (3, later), (5, then), (6, hour_ago)]);
+    assert_eq!(b.store.output_since(id(1), 1, start).await.unwrap(), Some(0));
+    assert_eq!(b.store.output_since(id(1), 1, start.after(Duration::from_secs(1))).await.unwrap(), Some(3));
+}
+
 pub async fn chunks_may_fill_gaps(b: Bench) {
     with_job(&b).await;
     add(&b, append(1, 1, [chunk(0, "a"), chunk(5, "f")])).await;

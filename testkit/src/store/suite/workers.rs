@@ -78,6 +78,24 @@ pub async fn counts_of_beats_add_up(b: Bench) {
     assert_eq!(row(&b, "w").await.beat.completed, u64::MAX);
 }
 
+pub async fn counts_with_a_name_are_added_once(b: Bench) {
+    register(&b, "w", "").await;
+    let beat = async |name: Option<u128>, completed| {
+        let tally = name.map(LeaseToken::from_bits);
+        b.store.renew(vec![(worker("w"), Beat { tally, completed, failed: 1, ..Beat::default() })]).await.unwrap();
+        let kept = row(&b, "w").await.beat;
+        (kept.completed, kept.failed, kept.tally)
+    };
+    let [one, two] = [1, 2].map(|name| Some(LeaseToken::from_bits(name)));
+    assert_eq!(beat(Some(1), 2).await, (2, 1, one));
+    assert_eq!(beat(Some(1), 2).await, (2, 1, one));
+    // What has no name is added, and leaves the name of what had one.
+    assert_eq!(beat(None, 3).await, (5, 2, one));
+    assert_eq!(beat(Some(1), 2).await, (5, 2, one));
+    assert_eq!(beat(Some(2), 4).await, (9, 3, two));
+    assert_eq!(beat(Some(1), 2).await, (11, 4, one));
+}
+
 pub async fn an_unknown_worker_is_told(b: Bench) {
     register(&b, "w", "").await;
     let beats = vec![(worker("x"), Beat::default()), (worker("w"), Beat::default())];
@@ -111,6 +129,47 @@ pub async fn workers_are_listed_by_id(b: Bench) {
     assert_eq!(names(b.store.list_workers(None, 9).await.unwrap()), ["C", "a", "b", "e"]);
     assert_eq!(names(b.store.list_workers(Some(&worker("a")), 1).await.unwrap()), ["b"]);
     assert_eq!(names(b.store.list_workers(Some(&worker("c")), 9).await.unwrap()), ["e"]);
+}
+
+pub async fn all_workers_are_listed_and_put_elsewhere(b: Bench) {
+    for name in ["gone", "here"] {
+        register(&b, name, "info").await;
+        b.store.renew(vec![(worker(name), Beat { completed: 2, failed: 1, ..holding(&[1]) })]).await.unwrap();
+    }
+    b.store.remove_worker(&worker("gone")).await.unwrap();
+    let all = b.store.list_all_workers(None, 9).await.unwrap();
+    assert_eq!(all, [row(&b, "gone").await, row(&b, "here").await]);
+    assert!(all[0].removed && !all[1].removed);
+    assert_eq!(b.store.list_all_workers(Some(&worker("gone")), 9).await.unwrap(), all[1..]);
+    assert_eq!(b.store.list_all_workers(None, 1).await.unwrap(), all[..1]);
+
+    let long_ago = START.before(secs(1_000));
+    let old = |name: &str, removed| WorkerRow {
+        id: worker(name),
+        info: Bytes::from("\0old"),
+        beat: Beat { completed: 70, failed: 3, ..holding(&[2]) },
+        registered: long_ago,
+        renewed: long_ago.after(secs(500)),
+        removed,
+    };
+    // New ones, and one in the place of what is known; and then once more.
+    let put = vec![old("a", true), old("b", false), old("here", false)];
+    b.store.put_workers(put.clone()).await.unwrap();
+    b.store.put_workers(put.clone()).await.unwrap();
+    b.store.put_workers(Vec::new()).await.unwrap();
+    let expected = [&put[..2], &all[..1], &put[2..]].concat();
+    assert_eq!(b.store.list_all_workers(None, 9).await.unwrap(), expected);
+    assert_eq!(b.store.list_workers(None, 9).await.unwrap(), put[1..]);
+    assert_eq!(kind(b.store.register_worker(&worker("a"), Bytes::new()).await), ErrorKind::Conflict);
+    // They are workers as any others.
+    let beats = vec![(worker("b"), Beat { completed: 1, ..Beat::default() })];
+    assert_eq!(b.store.renew(beats).await.unwrap(), [Renewed::Yes { before: holding(&[2]).held }]);
+    let found = row(&b, "b").await;
+    assert_eq!((found.beat.completed, found.registered, found.renewed), (71, long_ago, START));
+
+    let twice = vec![old("c", false), old("c", true)];
+    assert_eq!(kind(b.store.put_workers(twice).await), ErrorKind::Invalid);
+    assert_eq!(b.store.get_workers(&[worker("c")]).await.unwrap(), [None]);
 }
 
 pub async fn a_batch_may_not_name_a_worker_twice(b: Bench) {
