@@ -296,3 +296,18 @@ fn end(status: i32) -> End {
         (None, None) => End::Refused("its end is not known".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::WORK;
+
+    #[test]
+    fn places_are_told_by_their_flags() {
+        assert_eq!(wire::PLACES[0].strip_suffix(b"\0"), Some(WORK.as_bytes()));
+        let seen = Evidence { is_clean: true, full: wire::CUT | wire::FULL | wire::FULL << 1 | wire::FULL << 3 };
+        assert_eq!(seen.full().collect::<Vec<_>>(), ["its directory", "its container", "/dev/shm"]);
+        assert!(seen.fills_container() && !seen.without_container().fills_container());
+        assert_eq!(seen.without_container().full().count(), 2);
+    }
+}

@@ -105,8 +105,13 @@ pub(crate) async fn keep(work: Keep) {
     loop {
         match daemon.remove(&name).await {
             Ok(()) if looks == 0 => return,
-            // It may yet be made.
-            Ok(()) => looks -= 1,
+            // It may yet be made, soon after the daemon answers again.
+            Ok(()) => {
+                if looks == LOOKS {
+                    wait = AGAIN.0;
+                }
+                looks -= 1;
+            }
             // The daemon is at it.
             Err(Trouble::Conflict(_)) => {}
             Err(error) => tracing::warn!(container = name, %error, "a container can't be removed yet"),

@@ -133,6 +133,11 @@ async fn users_can_be_mapped_to_others() {
             assert_eq!(docker_says(&daemon.host(), &["ps", "-aq"]), "", "{way}");
         }
     }
+    // Unless that is not wanted.
+    let subject = daemon.subject(|options| options.userns = Some("host".to_owned())).await;
+    let line = "echo x > x; head -n 1 /proc/self/uid_map | tr -s ' '";
+    assert_eq!(subject.sh(line).await.succeeded().trim(), format!("0 0 {}", u32::MAX));
+    subject.executor.shutdown().await;
     whole_worker(&daemon).await;
 }
 

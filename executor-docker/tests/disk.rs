@@ -13,13 +13,19 @@ mod common;
 
 use std::fs;
 
+use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::files::Files;
+use cmdexec_core::id::WorkerId;
 use cmdexec_core::job::JobSpec;
+use cmdexec_core::service::JobServiceExt;
+use cmdexec_core::store::MemoryStore;
+use cmdexec_core::worker::Worker;
 use cmdexec_executor_docker::Options;
 use cmdexec_testkit::executor::Subject;
 
-use common::complaint;
 use common::daemon::Daemon;
 use common::disk::Disk;
+use common::{IMAGE, complaint};
 
 /// Ready, made for the job, and talked to through the daemon.
 const WAYS: [fn(&mut Options); 3] = [|_| (), |options| options.pool.most = 0, |options| options.attach = true];
@@ -95,4 +101,31 @@ async fn a_job_that_fills_what_else_it_may_write_to_is_told() {
         assert_eq!(warnings(&subject, both, 1).await, ["/tmp", "/dev/shm"].map(full));
         subject.executor.shutdown().await;
     }
+}
+
+/// A whole worker, whose own directory is where the job's is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_disk_a_job_has_filled_goes_on() {
+    let Some(disk) = Disk::mount(8) else { return };
+    let Some(executor) = common::executor(|options| options.dir = disk.path().join("containers")).await else { return };
+    let coordinator = Coordinator::builder(MemoryStore::new()).files(Files::in_memory()).build().await.unwrap();
+    let worker = Worker::builder(coordinator.as_worker(WorkerId::local()), executor).work_dir(disk.path());
+    let worker = worker.slots(1).start().await.unwrap();
+    let run = async |line: &str| {
+        let mut spec = JobSpec::shell(line);
+        spec.container_image = Some(IMAGE.to_owned());
+        spec.outputs = vec!["kept".to_owned()];
+        coordinator.jobs().run(spec).await.unwrap()
+    };
+    for _ in 0..2 {
+        let job = run("echo x > kept; head -c 100000000 /dev/zero > large").await;
+        assert_eq!((job.exit_code, &job.details.warnings[0]), (Some(1), &full("its directory")), "{job:?}");
+        let job = run("echo x > kept").await;
+        assert_eq!(
+            (job.exit_code, job.artifacts.is_some(), &job.details.warnings[..]),
+            (Some(0), true, &[][..]),
+            "{job:?}"
+        );
+    }
+    worker.shutdown().await;
 }

@@ -181,7 +181,7 @@ async fn a_worker_that_will_be_killed() {
     let Some(options) = options(|options| options.dir = path.into()) else { return };
     let subject = Subject::new(DockerExecutor::open(options).await.unwrap(), GRACE).with_image(IMAGE);
     let mut trial =
-        subject.begin(JobSpec::shell("while :; do echo x >> beat; sleep 0.02; done & echo ready; sleep 100"));
+        subject.begin(JobSpec::shell(": > beat; while :; do echo x >> beat; sleep 0.02; done & echo ready; sleep 100"));
     trial.until("ready").await;
     println!("runs in {}", trial.dir.display());
     trial.end().await;

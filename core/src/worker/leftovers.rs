@@ -57,7 +57,7 @@ impl WorkDir {
     }
 
     fn clear(&self) -> io::Result<()> {
-        mounts::detach_below(&self.path)?;
+        self.unmount()?;
         let attempts = self.attempts();
         match fs::symlink_metadata(&attempts) {
             Ok(metadata) if metadata.is_dir() => {
@@ -84,6 +84,15 @@ impl WorkDir {
         }
         let_through(&attempts)
     }
+
+    /// Takes away what a worker mounts, which is all at `attempts` or below it. The directory itself may be a disk of its own, and stays one.
+    fn unmount(&self) -> io::Result<()> {
+        let attempts = self.attempts();
+        match fs::symlink_metadata(&attempts) {
+            Ok(metadata) if metadata.is_dir() => mounts::detach_below(&attempts),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Lets others through a directory, and no more. Jobs run as other users than the worker where it may do so: they must get
@@ -106,7 +115,7 @@ fn let_through(_: &Path) -> io::Result<()> {
 impl Drop for WorkDir {
     fn drop(&mut self) {
         // What the jobs of a worker that ended in a hurry had mounted, and the directory that it was mounted in.
-        if let Err(error) = mounts::detach_below(&self.path) {
+        if let Err(error) = self.unmount() {
             tracing::warn!(path = %self.path.display(), %error, "what was mounted there could not be unmounted");
             return;
         }
@@ -135,6 +144,29 @@ mod tests {
         assert!(work.join("id").exists());
         drop(taken);
         assert!(work.exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_of_its_own_stays_where_it_is() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        let dir = tempfile::tempdir().unwrap();
+        let none: Option<&str> = None;
+        if mount(none, dir.path(), Some("tmpfs"), MsFlags::empty(), none).is_err() {
+            println!("nothing may be mounted here");
+            return;
+        }
+        fs::write(dir.path().join("id"), "kept").unwrap();
+        for _ in 0..2 {
+            let taken = WorkDir::take(Some(dir.path())).unwrap();
+            let below = taken.attempts().join("attempt");
+            fs::create_dir(&below).unwrap();
+            mount(none, &below, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            fs::write(below.join("file"), "x").unwrap();
+            drop(taken);
+            assert!(dir.path().join("id").exists() && !below.join("file").exists());
+        }
+        umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
     }
 
     #[test]

@@ -110,8 +110,9 @@ pub(crate) async fn open(docker: &Docker, worker: &str) -> anyhow::Result<Option
     match DockerExecutor::open(options).await {
         Ok(executor) => Ok(Some(executor)),
         Err(error) => {
-            // Most machines have none, and nobody asked for it unless they said where it is.
-            if host == USUAL {
+            // Most machines have none, and nobody asked for it unless they said where it is. One that is there and will not do is told.
+            let is_there = host.strip_prefix("unix://").is_some_and(|socket| Path::new(socket).exists());
+            if host == USUAL && !is_there {
                 tracing::debug!(host, %error, "jobs do not run in containers here");
             } else {
                 tracing::warn!(host, %error, "jobs do not run in containers here");
