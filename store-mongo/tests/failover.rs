@@ -22,19 +22,19 @@ async fn nothing_acknowledged_is_lost_whatever_befalls_the_primary() {
 
     // As if it were cut off: it says nothing, and its connections stay open.
     let third = set.primary(None).await;
-    set.members[third].signal("-STOP");
+    set.members[third].pause();
     load.goes_on("the primary was frozen").await;
-    set.members[third].signal("-CONT");
+    set.members[third].resume();
     load.goes_on("it came back as a secondary").await;
     load.end().await;
 
     // Without a majority nothing is acknowledged; with one again, the repetition is known for what it is.
     let primary = set.primary(None).await;
     let others = || (0..3).filter(|n| *n != primary);
-    others().for_each(|n| set.members[n].signal("-STOP"));
+    others().for_each(|n| set.members[n].pause());
     let keyed = || Insert { key: Some(key("without a majority")), ..insert([job(99_999_999)]) };
     assert!(stores[0].insert(keyed()).await.unwrap_err().is_retryable());
-    others().for_each(|n| set.members[n].signal("-CONT"));
+    others().for_each(|n| set.members[n].resume());
     let answer = loop {
         match stores[1].insert(keyed()).await {
             Err(error) => assert!(error.is_retryable(), "{error}"),

@@ -194,13 +194,13 @@ async fn callers_see_answers_or_are_told_to_come_again() {
 
     // Without a majority nobody is promised anything, and nobody waits for ever.
     let primary = set.primary(None).await;
-    (0..3).filter(|n| *n != primary).for_each(|n| set.members[n].signal("-STOP"));
+    (0..3).filter(|n| *n != primary).for_each(|n| set.members[n].pause());
     let (refused, begun) = (world.unavailable.load(Ordering::Relaxed), SystemClock.uptime());
     while world.unavailable.load(Ordering::Relaxed) < refused + 6 {
         assert!(SystemClock.uptime().saturating_sub(begun) < Duration::from_secs(120), "nobody is refused");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    (0..3).filter(|n| *n != primary).for_each(|n| set.members[n].signal("-CONT"));
+    (0..3).filter(|n| *n != primary).for_each(|n| set.members[n].resume());
     goes_on("a majority was back").await;
 
     world.stop.store(true, Ordering::Relaxed);

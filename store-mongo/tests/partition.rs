@@ -153,7 +153,7 @@ async fn what_a_secondary_lacks_is_read_all_the_same_and_what_no_majority_has_is
     assert_eq!(there.count_documents(doc! {}).await.unwrap(), 0, "it is not late");
 
     // Two of three are no majority without the third, although the primary goes on to be it.
-    set.members[prompt].signal("-STOP");
+    set.members[prompt].pause();
     let (submitted, plain, claimed) = tokio::join!(
         store.insert(keyed(100)),
         store.insert(insert([job(101)])),
@@ -164,7 +164,7 @@ async fn what_a_secondary_lacks_is_read_all_the_same_and_what_no_majority_has_is
     let found = store.get(&[id(0), id(100), id(101)]).await.unwrap();
     assert_eq!(found[0].as_ref().unwrap().status(), Status::Queued, "no majority has the claim");
     assert_eq!(found[1..], [None, None], "no majority has them");
-    set.members[prompt].signal("-CONT");
+    set.members[prompt].resume();
     let repeated = acknowledged(async || store.insert(keyed(100)).await).await;
     assert!(is_its_own(&repeated, 100), "{repeated:?}");
     until("what was written meanwhile is there", async || {

@@ -59,7 +59,7 @@ async fn a_paused_server_is_not_waited_for_without_end() {
     for n in 0..10 {
         assert_eq!(store.insert(keyed(n, [job(n)])).await.unwrap(), Inserted::New);
     }
-    set.members[0].signal("-STOP");
+    set.members[0].pause();
     let asked = [id(1)];
     let (single, plain, batch, read) = tokio::join!(
         bounded(store.insert(keyed(10, [job(10)]))),
@@ -71,7 +71,7 @@ async fn a_paused_server_is_not_waited_for_without_end() {
     for kind in kinds {
         assert!(matches!(kind, Some(ErrorKind::Unavailable { .. })), "{kind:?}");
     }
-    set.members[0].signal("-CONT");
+    set.members[0].resume();
     for n in [10, 12] {
         let batch = || if n == 10 { keyed(n, [job(n)]) } else { keyed(n, [job(n), job(n + 1)]) };
         let is_it = match acknowledged(&store, batch).await {

@@ -54,9 +54,30 @@ impl Member {
         }
     }
 
-    pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.process.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    /// Stops it where it stands, until it is resumed.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+        // It has been told; each of its threads may still answer one more call until it heeds it. Linux says when all have.
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stands = |stat: &str| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+        while std::fs::read_dir(&tasks).is_ok_and(|mut tasks| {
+            tasks
+                .any(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).is_ok_and(|stat| !stands(&stat)))
+        }) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.pid()]).status().unwrap().success());
+    }
+
+    fn pid(&self) -> String {
+        self.process.as_ref().unwrap().id().to_string()
     }
 }
 
