@@ -42,14 +42,17 @@ async fn database(name: &str) -> Result<(MongoStore, Database)> {
 
 /// Measures and prints.
 pub(crate) async fn bench(_dir: &Path, jobs: usize) -> Result<()> {
-    let (mut bare, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut bare, mut one, mut two, mut one_light, mut two_light] = [const { Vec::new() }; 5];
     // In turns, so that whatever else the machine does meets all alike.
     for round in 0..3 {
         bare.push(bare_loop(&format!("bare-{round}"), jobs).await?);
-        one.push(through_store(&format!("one-{round}"), jobs, 1).await?);
-        two.push(through_store(&format!("two-{round}"), jobs, 2).await?);
+        one.push(through_store(&format!("one-{round}"), jobs, 1, UNDER_WAY).await?);
+        two.push(through_store(&format!("two-{round}"), jobs, 2, UNDER_WAY).await?);
+        // The server has processor left with one batch at a time.
+        one_light.push(through_store(&format!("one-light-{round}"), jobs, 1, 1).await?);
+        two_light.push(through_store(&format!("two-light-{round}"), jobs, 2, 1).await?);
     }
-    let [bare, one, two] = [bare, one, two].map(median);
+    let [bare, one, two, one_light, two_light] = [bare, one, two, one_light, two_light].map(median);
     let mut report = Report::new(
         "MongoDB: insert, claim, finish in batches of 100 (median of three)",
         &["what", "measured", "ratio", "at least"],
@@ -57,6 +60,9 @@ pub(crate) async fn bench(_dir: &Path, jobs: usize) -> Result<()> {
     report.row(["bare driver loop".to_owned(), rate(bare), String::new(), String::new()]);
     report.row(["one store".to_owned(), rate(one), ratio(one / bare), "0.5".to_owned()]);
     report.row(["two stores together".to_owned(), rate(two), ratio(two / one), "1.3".to_owned()]);
+    report.row(["one store, a batch at a time".to_owned(), rate(one_light), String::new(), String::new()]);
+    let of_light = ratio(two_light / one_light);
+    report.row(["two stores together, each a batch at a time".to_owned(), rate(two_light), of_light, "1.3".to_owned()]);
     report.print();
 
     let mut report = Report::new(
@@ -119,8 +125,9 @@ fn finished(job: &Job) -> Event {
     Event::Report(Ended { worker: WorkerId::local(), token, outcome, details: Details::default() })
 }
 
-/// Jobs through their lives by `stores` stores over one database, as coordinators would write them; jobs a second.
-async fn through_store(name: &str, jobs: usize, stores: usize) -> Result<f64> {
+/// Jobs through their lives by `stores` stores over one database, as coordinators would write them, each with so many batches
+/// `under_way`; jobs a second.
+async fn through_store(name: &str, jobs: usize, stores: usize, under_way: usize) -> Result<f64> {
     let mut all = Vec::new();
     let mut made = None;
     for _ in 0..stores {
@@ -130,13 +137,13 @@ async fn through_store(name: &str, jobs: usize, stores: usize) -> Result<f64> {
     }
     let start = Instant::now();
     let mut tasks = Vec::new();
-    let batches = jobs / BATCH / stores / UNDER_WAY;
+    let batches = jobs / BATCH / stores / under_way;
     for (which, store) in all.iter().enumerate() {
-        for part in 0..UNDER_WAY {
+        for part in 0..under_way {
             let store = store.clone();
             tasks.push(tokio::spawn(async move {
                 for batch in 0..batches {
-                    let first = ((which * UNDER_WAY + part) * batches + batch) * BATCH;
+                    let first = ((which * under_way + part) * batches + batch) * BATCH;
                     let now = store.now();
                     let new: Vec<_> = (first..first + BATCH).map(|n| job(n, now)).collect();
                     let mut jobs: Vec<Job> = new.iter().map(|(job, _)| job.clone()).collect();
@@ -153,7 +160,7 @@ async fn through_store(name: &str, jobs: usize, stores: usize) -> Result<f64> {
     for task in tasks {
         task.await.context("a task panicked")??;
     }
-    let done = batches * BATCH * UNDER_WAY * stores;
+    let done = batches * BATCH * under_way * stores;
     let per_second = done as f64 / start.elapsed().as_secs_f64();
     let completed = all.first().context("no store")?.counts().await?;
     ensure!(completed == [(Status::Completed, done as u64)], "{completed:?} of {done}");
