@@ -56,7 +56,9 @@ fn the_contract_holds_without_privileges() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let Some(socket) = host.strip_prefix("unix://") else { return common::skip("the daemon is not on this machine") };
+    let Some(socket) = host.strip_prefix("unix://") else {
+        return cmdexec_testkit::skip("the daemon is not on this machine");
+    };
     let group = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(socket).unwrap());
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();

@@ -21,10 +21,10 @@ use cmdexec_core::service::JobServiceExt;
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::worker::Worker;
 use cmdexec_executor_docker::Options;
+use cmdexec_testkit::disk::Disk;
 use cmdexec_testkit::executor::Subject;
 
 use common::daemon::Daemon;
-use common::disk::Disk;
 use common::{IMAGE, complaint};
 
 /// Ready, made for the job, and talked to through the daemon.

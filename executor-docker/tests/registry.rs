@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use cmdexec_core::job::{JobSpec, Outcome};
 use cmdexec_executor_docker::{Credentials, Options, Pull};
+use cmdexec_testkit::disk::Disk;
 use cmdexec_testkit::executor::{Ended, Subject};
 
 use common::daemon::Daemon;
-use common::disk::Disk;
 use common::{GRACE, IMAGE, complaint, docker, docker_says, executor, host};
 
 /// `hush`, as `htpasswd -B` writes it.

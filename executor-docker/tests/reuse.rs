@@ -13,8 +13,9 @@ mod common;
 
 use cmdexec_core::job::{JobSpec, Outcome};
 use cmdexec_testkit::executor::Subject;
+use cmdexec_testkit::skip;
 
-use common::{host, skip, subject};
+use common::{host, subject};
 
 /// Says which container a job is in.
 const WHERE: &str = "readlink /proc/self/ns/pid";

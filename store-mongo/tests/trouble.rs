@@ -5,9 +5,6 @@
 
 mod support;
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +13,7 @@ use cmdexec_core::job::{Job, JobSpec};
 use cmdexec_core::store::{Beat, Error, ErrorKind, Insert, Inserted, Listed, Renewed, Store};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
+use cmdexec_testkit::disk::Disk;
 use cmdexec_testkit::store::make::{id, insert, job, job_of, key, worker};
 use mongodb::bson::doc;
 use support::set::Set;
@@ -85,8 +83,8 @@ async fn a_paused_server_is_not_waited_for_without_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_loses_nothing_that_was_acknowledged() {
-    let Some(disk) = Disk::mount() else { return };
-    let mut set = Set::of(1, Some(disk.0.path())).await;
+    let Some(disk) = Disk::mount(400) else { return };
+    let mut set = Set::of(1, Some(disk.path())).await;
     let store = MongoStore::open(&set.address()).await.unwrap();
     let large = |n| {
         let mut spec = JobSpec::shell("true");
@@ -115,48 +113,6 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     println!("refused the {refused}th");
     store.close().await;
     drop(set);
-}
-
-/// A small disk of a test's own.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// Needs root. Says so where there is none.
-    fn mount() -> Option<Self> {
-        let place = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"]).arg(place.path());
-        if mount.output().is_ok_and(|output| output.status.success()) {
-            return Some(Self(place));
-        }
-        let why = "store-mongo a_full_disk: no tmpfs may be mounted here";
-        eprintln!("skipped: {why}");
-        if let Some(skips) = std::env::var_os("CMDEXEC_SKIPS") {
-            let mut skips = std::fs::OpenOptions::new().append(true).create(true).open(skips).unwrap();
-            writeln!(skips, "{why}").unwrap();
-        }
-        None
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.path().join("filler")
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let mut filler = std::fs::File::create(self.filler()).unwrap();
-        while filler.write_all(&[1; 1 << 12]).is_ok() {}
-    }
-
-    fn empty(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 /// Text that does not compress.

@@ -4,6 +4,11 @@
 pub mod archive;
 pub mod cluster;
 #[cfg(unix)]
+pub mod disk;
+#[cfg(unix)]
 pub mod executor;
 pub mod service;
+mod skip;
 pub mod store;
+
+pub use skip::skip;

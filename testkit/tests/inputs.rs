@@ -121,16 +121,6 @@ fn may_mount() -> bool {
     tried.status.success()
 }
 
-/// Counted as skipped where the tests are run by `scripts/test`.
-fn skipped(name: &str, why: &str) {
-    use std::io::Write;
-    println!("{name}: {why}");
-    if let Some(path) = std::env::var_os("CMDEXEC_SKIPS") {
-        let mut skips = fs::File::options().append(true).create(true).open(path).unwrap();
-        writeln!(skips, "{name}: {why}").unwrap();
-    }
-}
-
 fn mounts_below(dir: &Path) -> usize {
     let dir = dir.canonicalize().unwrap();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -179,7 +169,7 @@ async fn no_job_sees_what_another_did_to_its_files() {
         let look = "ls ../../inputs ../*.layer 2> /dev/null || echo refused";
         assert_eq!(world.output(look, world.put(&project()).await).await, "refused\n");
     } else {
-        skipped("no_job_sees_what_another_did_to_its_files", "overlay mounts need root and Linux 5.19");
+        cmdexec_testkit::skip("overlay mounts need root and Linux 5.19");
     }
     worker.shutdown().await;
     assert_eq!(mounts_below(world.dir.path()), 0);

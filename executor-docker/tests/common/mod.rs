@@ -2,9 +2,7 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each test uses some of it")]
 
 pub(crate) mod daemon;
-pub(crate) mod disk;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -12,6 +10,7 @@ use std::time::Duration;
 use cmdexec_core::job::Outcome;
 use cmdexec_executor_docker::{DockerExecutor, Options};
 use cmdexec_testkit::executor::Subject;
+use cmdexec_testkit::skip;
 
 /// Long enough for a shell to answer a signal on a busy machine.
 pub(crate) const GRACE: Duration = Duration::from_millis(1500);
@@ -26,17 +25,6 @@ pub(crate) fn host() -> Option<String> {
         skip("there is no Docker daemon (CMDEXEC_TEST_DOCKER)");
     }
     host
-}
-
-/// Notes that the test can't run here.
-pub(crate) fn skip(why: &str) {
-    let current = std::thread::current();
-    let note = format!("{}: {why}", current.name().unwrap_or("a test"));
-    println!("{note}");
-    if let Some(path) = std::env::var_os("CMDEXEC_SKIPS") {
-        let mut skips = std::fs::File::options().append(true).open(path).unwrap();
-        writeln!(skips, "{note}").unwrap();
-    }
 }
 
 /// A new directory for an executor. It is left behind, nearly empty.

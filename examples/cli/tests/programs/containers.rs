@@ -1,28 +1,22 @@
 //! Jobs in containers, with the programs. `CMDEXEC_TEST_DOCKER` is where a daemon listens; `scripts/test` starts one.
 
-use std::io::Write;
-
 use nix::sys::signal::Signal;
 
 use crate::harness::Site;
 
 const IMAGE: &str = "cmdexec-test:latest";
 
-fn daemon(test: &str) -> Option<String> {
+fn daemon() -> Option<String> {
     let host = std::env::var("CMDEXEC_TEST_DOCKER").ok();
     if host.is_none() {
-        println!("{test}: there is no Docker daemon (CMDEXEC_TEST_DOCKER)");
-        if let Some(path) = std::env::var_os("CMDEXEC_SKIPS") {
-            let mut skips = std::fs::File::options().append(true).open(path).unwrap();
-            writeln!(skips, "{test}: there is no Docker daemon (CMDEXEC_TEST_DOCKER)").unwrap();
-        }
+        cmdexec_testkit::skip("there is no Docker daemon (CMDEXEC_TEST_DOCKER)");
     }
     host
 }
 
 #[test]
 fn a_job_that_names_an_image_runs_in_it() {
-    let Some(host) = daemon("a_job_that_names_an_image_runs_in_it") else { return };
+    let Some(host) = daemon() else { return };
     let site = Site::new();
     let server = site.server(0, &[]);
     let worker = site.worker(&server, "w", &[("ENABLE_DOCKER", "true"), ("DOCKER_HOST", &host), ("SLOTS", "4")]);

@@ -1,16 +1,23 @@
 //! A small disk that can be filled.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::skip;
+use crate::skip;
 
-pub(crate) struct Disk(tempfile::TempDir);
+/// A disk in memory. It is unmounted when this is dropped.
+#[derive(Debug)]
+pub struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// One in memory. That takes root; where it can't be had, the test that asks is noted as skipped.
-    pub(crate) fn mount(mb: u64) -> Option<Self> {
+    /// One of so many MiB. That takes root; where it can't be had, the test that asks is noted as skipped ([`skip`]).
+    ///
+    /// # Panics
+    /// There can be no temporary directory.
+    pub fn mount(mb: u64) -> Option<Self> {
         let place = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={mb}m,mode=711"), "tmpfs"]).arg(place.path());
@@ -21,7 +28,8 @@ impl Disk {
         None
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -30,12 +38,19 @@ impl Disk {
     }
 
     /// Takes all the room that is left.
-    pub(crate) fn fill(&self) {
-        let mut filler = std::fs::File::create(self.filler()).unwrap();
+    ///
+    /// # Panics
+    /// There can be no further file.
+    pub fn fill(&self) {
+        let mut filler = File::create(self.filler()).unwrap();
         while filler.write_all(&[1; 1 << 12]).is_ok() {}
     }
 
-    pub(crate) fn empty(&self) {
+    /// Gives back what [`Disk::fill`] took.
+    ///
+    /// # Panics
+    /// It took nothing.
+    pub fn empty(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
 }
