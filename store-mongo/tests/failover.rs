@@ -16,16 +16,16 @@ async fn nothing_acknowledged_is_lost_whatever_befalls_the_primary() {
     let mut set = Set::start().await;
     let stores = [MongoStore::open(&set.address()).await.unwrap(), MongoStore::open(&set.address()).await.unwrap()];
     let load = Load::start(&stores);
-    load.goes_on("the beginning").await;
+    load.goes_on(60, "the beginning").await;
 
-    set.lose_primaries(&async |what: &str| load.goes_on(what).await).await;
+    set.lose_primaries(&async |what: &str| load.goes_on(60, what).await).await;
 
     // As if it were cut off: it says nothing, and its connections stay open.
     let third = set.primary(None).await;
     set.members[third].pause();
-    load.goes_on("the primary was frozen").await;
+    load.goes_on(60, "the primary was frozen").await;
     set.members[third].resume();
-    load.goes_on("it came back as a secondary").await;
+    load.goes_on(60, "it came back as a secondary").await;
     load.end().await;
 
     // Without a majority nothing is acknowledged; with one again, the repetition is known for what it is.

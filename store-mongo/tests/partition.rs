@@ -12,12 +12,15 @@ use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
 use cmdexec_testkit::store::make::{change, id, insert, job, key, lease_timer, running};
 use mongodb::bson::{Document, doc};
-use support::direct;
 use support::load::Load;
 use support::set::Set;
+use support::{acknowledged, direct};
 
 /// What is waited for whatever the machine is busy with.
 const BOUND: Duration = Duration::from_secs(60);
+
+/// How many jobs show that the load goes on: each write takes until the members' next heartbeat while one is cut off.
+const MORE: u32 = 12;
 
 /// Until something is so.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -25,18 +28,6 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     while !is_so().await {
         assert!(SystemClock.uptime().saturating_sub(begun) < BOUND, "not within {BOUND:?}: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Repeats a call until it is acknowledged.
-async fn acknowledged<T>(mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
-    let begun = SystemClock.uptime();
-    loop {
-        match call().await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(error.is_retryable(), "{error}"),
-        }
-        assert!(SystemClock.uptime().saturating_sub(begun) < BOUND, "not acknowledged within {BOUND:?}");
     }
 }
 
@@ -64,7 +55,7 @@ async fn a_primary_that_is_cut_off_steps_down_and_nothing_acknowledged_is_lost()
     let stores = [MongoStore::open(&set.address()).await.unwrap(), MongoStore::open(&set.address()).await.unwrap()];
     stores[0].insert(insert(CONTESTED.map(job))).await.unwrap();
     let load = Load::start(&stores);
-    load.goes_on("the beginning").await;
+    load.goes_on(MORE, "the beginning").await;
 
     // A coordinator that is on the same side as the primary, and knows no other server.
     let old = set.primary(None).await;
@@ -84,16 +75,16 @@ async fn a_primary_that_is_cut_off_steps_down_and_nothing_acknowledged_is_lost()
     assert!(is_unavailable(&claimed), "{claimed:?}");
     assert!(is_unavailable(&submitted) && is_unavailable(&plain), "{submitted:?} {plain:?}");
     until("the old primary steps down", async || !set.is_primary(old).await).await;
-    load.goes_on("the primary was cut off").await;
+    load.goes_on(MORE, "the primary was cut off").await;
 
     // Nobody has the jobs that were claimed there, and whoever claims them now has them for good.
-    let right = acknowledged(async || stores[1].update(claims("right")).await).await;
+    let right = acknowledged(BOUND, async || stores[1].update(claims("right")).await).await;
     assert_eq!(right, vec![Written::Yes; CONTESTED.len()]);
     let twice = stores[0].update(claims("twice")).await.unwrap();
     assert_eq!(twice, vec![Written::Stale; CONTESTED.len()]);
 
     net.mend();
-    load.goes_on("it came back").await;
+    load.goes_on(MORE, "it came back").await;
     let is_back = async || {
         let admin = direct(&set.members[old].own_address()).await.database("admin");
         let hello = admin.run_command(doc! { "hello": 1 }).await;
@@ -102,7 +93,7 @@ async fn a_primary_that_is_cut_off_steps_down_and_nothing_acknowledged_is_lost()
         })
     };
     until("it has taken back what nobody else had", is_back).await;
-    load.goes_on("it took back what nobody else had").await;
+    load.goes_on(MORE, "it took back what nobody else had").await;
     load.end().await;
 
     let ids: Vec<_> = CONTESTED.map(id).collect();
@@ -112,9 +103,9 @@ async fn a_primary_that_is_cut_off_steps_down_and_nothing_acknowledged_is_lost()
         assert_eq!((found.version, found.status(), lease.worker.as_str()), (1, Status::Running, "right"));
     }
     // What was not acknowledged there may be repeated, here or there.
-    let repeated = acknowledged(async || stores[0].insert(keyed(WRONG)).await).await;
+    let repeated = acknowledged(BOUND, async || stores[0].insert(keyed(WRONG)).await).await;
     assert!(is_its_own(&repeated, WRONG), "{repeated:?}");
-    let again = acknowledged(async || stores[1].insert(keyed(WRONG)).await).await;
+    let again = acknowledged(BOUND, async || stores[1].insert(keyed(WRONG)).await).await;
     assert!(matches!(&again, Inserted::Known { ids, .. } if *ids == [id(WRONG)]), "{again:?}");
     assert!(stores[0].get(&[id(WRONG)]).await.unwrap()[0].is_some());
 }
@@ -165,7 +156,7 @@ async fn what_a_secondary_lacks_is_read_all_the_same_and_what_no_majority_has_is
     assert_eq!(found[0].as_ref().unwrap().status(), Status::Queued, "no majority has the claim");
     assert_eq!(found[1..], [None, None], "no majority has them");
     set.members[prompt].resume();
-    let repeated = acknowledged(async || store.insert(keyed(100)).await).await;
+    let repeated = acknowledged(BOUND, async || store.insert(keyed(100)).await).await;
     assert!(is_its_own(&repeated, 100), "{repeated:?}");
     until("what was written meanwhile is there", async || {
         store.get(&[id(101)]).await.is_ok_and(|found| found[0].is_some())

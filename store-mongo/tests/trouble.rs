@@ -11,13 +11,12 @@ use bytes::Bytes;
 use cmdexec_core::id::LeaseToken;
 use cmdexec_core::job::{Job, JobSpec};
 use cmdexec_core::store::{Beat, Error, ErrorKind, Insert, Inserted, Listed, Renewed, Store};
-use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_store_mongo::MongoStore;
 use cmdexec_testkit::disk::Disk;
 use cmdexec_testkit::store::make::{id, insert, job, job_of, key, worker};
 use mongodb::bson::doc;
 use support::set::Set;
-use support::{Place, direct};
+use support::{Place, acknowledged, direct};
 
 /// What a call may take whatever befalls the server: it is repeated for some seconds, and its last try may be waited for.
 const BOUND: Duration = Duration::from_secs(60);
@@ -32,16 +31,8 @@ fn keyed(n: u32, jobs: impl IntoIterator<Item = Job>) -> Insert {
 }
 
 /// Repeats an insertion until it is acknowledged.
-async fn acknowledged(store: &MongoStore, batch: impl Fn() -> Insert) -> Inserted {
-    let begun = SystemClock.uptime();
-    loop {
-        match bounded(store.insert(batch())).await {
-            Ok(inserted) => return inserted,
-            Err(error) => assert!(error.is_retryable(), "{error}"),
-        }
-        let waited = SystemClock.uptime().saturating_sub(begun);
-        assert!(waited < 2 * BOUND, "the server is there again, and is not used");
-    }
+async fn repeated(store: &MongoStore, batch: impl Fn() -> Insert) -> Inserted {
+    acknowledged(2 * BOUND, async || bounded(store.insert(batch())).await).await
 }
 
 async fn are_there(store: &MongoStore, numbers: impl Iterator<Item = u32>) {
@@ -72,7 +63,7 @@ async fn a_paused_server_is_not_waited_for_without_end() {
     set.members[0].resume();
     for n in [10, 12] {
         let batch = || if n == 10 { keyed(n, [job(n)]) } else { keyed(n, [job(n), job(n + 1)]) };
-        let is_it = match acknowledged(&store, batch).await {
+        let is_it = match repeated(&store, batch).await {
             Inserted::New => true,
             Inserted::Known { ids, .. } => ids[0] == id(n),
         };
@@ -108,7 +99,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     // It may have ended, which is how it protects its data.
     set.members[0].kill();
     set.members[0].start();
-    acknowledged(&store, || large(refused)).await;
+    repeated(&store, || large(refused)).await;
     are_there(&store, 0..=refused).await;
     println!("refused the {refused}th");
     store.close().await;
@@ -172,7 +163,7 @@ async fn a_batch_larger_than_a_message_is_all_or_nothing() {
     let batch = || keyed(1, (100..160).map(megabyte));
     let ids: Vec<_> = (100..160).map(id).collect();
     // One whose end was not heard of is known.
-    let inserted = acknowledged(&store, batch).await;
+    let inserted = repeated(&store, batch).await;
     assert!(
         matches!(&inserted, Inserted::New) || matches!(&inserted, Inserted::Known { ids: known, .. } if *known == ids)
     );

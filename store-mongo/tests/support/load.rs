@@ -44,9 +44,9 @@ impl Load {
         Self { stores: stores.clone(), tasks, stop, done }
     }
 
-    /// Waits until twelve more jobs have ended.
-    pub(crate) async fn goes_on(&self, after: &str) {
-        let (enough, begun) = (self.done.load(Ordering::Relaxed) + 12, SystemClock.uptime());
+    /// Waits until so many `more` jobs have ended.
+    pub(crate) async fn goes_on(&self, more: u32, after: &str) {
+        let (enough, begun) = (self.done.load(Ordering::Relaxed) + more, SystemClock.uptime());
         while self.done.load(Ordering::Relaxed) < enough {
             let waited = SystemClock.uptime().saturating_sub(begun);
             assert!(waited < Duration::from_secs(60), "nothing goes on after {after}");

@@ -22,6 +22,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use cmdexec_core::store::Error;
+use cmdexec_core::time::{Clock, SystemClock};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 
@@ -74,6 +76,18 @@ pub(crate) async fn initiate(members: &[&str]) {
 /// A connection to one server, whatever its part in a replica set.
 pub(crate) async fn direct(member: &str) -> Client {
     Client::with_uri_str(format!("mongodb://{member}/?directConnection=true")).await.unwrap()
+}
+
+/// Repeats a call until it is acknowledged, which it must be `within` a time.
+pub(crate) async fn acknowledged<T>(within: Duration, mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    let begun = SystemClock.uptime();
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+        assert!(SystemClock.uptime().saturating_sub(begun) < within, "not acknowledged within {within:?}");
+    }
 }
 
 impl Place {
