@@ -2,6 +2,8 @@
 //! very write that matters, and the clock is the test's.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod output;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +13,8 @@ use cmdexec_core::executor::{Capabilities, Kind, Stream};
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputEvent,
-    OutputPieces, OutputQuery, Registration, Submission, Usage, WatchQuery, WorkerService, WorkerStatus,
+    FinishedAttempt, Heartbeat, JobService, JobServiceExt, JobView, LeaseRequest, LeasedJob, OutputBatch, OutputPieces,
+    Registration, Submission, Usage, WatchQuery, WorkerService, WorkerStatus,
 };
 use cmdexec_core::store::{Chunk, Listed, MemoryStore, Store};
 use cmdexec_core::time::{Clock, ManualClock};
@@ -420,51 +422,6 @@ async fn a_removed_worker_is_told_to_stop_and_its_jobs_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn output_that_comes_out_of_order_is_read_in_order() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
-    let query = OutputQuery { follow: true, ..OutputQuery::default() };
-    let output = rig.jobs.output(id, query).await.unwrap();
-    let writing = async {
-        for seqs in [&[0, 3][..], &[3, 1], &[1, 2, 4]] {
-            worker.write(&leased, seqs).await.unwrap();
-            for _ in 0..20 {
-                tokio::task::yield_now().await;
-            }
-        }
-        worker.finish(&leased, EXIT_0).await.unwrap();
-    };
-    let (events, ()) = tokio::join!(output.collect::<Vec<_>>(), writing);
-    let text: String = events
-        .into_iter()
-        .filter_map(|event| match event.unwrap() {
-            OutputEvent::Chunk { bytes, .. } => Some(String::from_utf8(bytes.to_vec()).unwrap()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(text, "0;1;2;3;4;");
-}
-
-#[tokio::test]
-async fn output_whose_write_failed_is_counted_once() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
-    worker.write(&leased, &[0]).await.unwrap();
-    rig.store.inject(Call::AppendOutput, Fault::Refuse);
-    assert!(worker.write(&leased, &[1]).await.is_err());
-    rig.store.inject(Call::AppendOutput, Fault::LoseReply);
-    assert!(worker.write(&leased, &[1]).await.is_err());
-    worker.write(&leased, &[1]).await.unwrap();
-    worker.write(&leased, &[2]).await.unwrap();
-    worker.finish(&leased, EXIT_0).await.unwrap();
-    assert_eq!(&rig.job(id).await.stdout[..], b"0;1;2;");
-}
-
-#[tokio::test]
 async fn a_watcher_of_all_jobs_hears_of_scheduled_ones_too() {
     let rig = Rig::new().await;
     let mut updates = rig.jobs.watch(WatchQuery::All).await.unwrap();
@@ -532,57 +489,4 @@ async fn what_a_refused_beat_counted_is_counted_once() {
     }
     let row = rig.store.get_workers(std::slice::from_ref(&worker.id)).await.unwrap().remove(0).unwrap();
     assert_eq!(row.beat.completed, ended, "all of it is written down");
-}
-
-#[tokio::test]
-async fn a_follower_goes_on_behind_a_piece_that_came_to_another_coordinator() {
-    let rig = Rig::new().await;
-    let other = coordinator(&rig.store, &rig.clock).await;
-    let here = rig.worker("w").await;
-    let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = here.lease().await.unwrap();
-    let query = OutputQuery { follow: true, ..OutputQuery::default() };
-    let mut output = other.jobs().output(id, query).await.unwrap();
-    there.write(&leased, &[0, 2]).await.unwrap();
-    here.write(&leased, &[1, 3]).await.unwrap();
-    let mut text = Vec::new();
-    rig.until(async || {
-        while let Some(event) = output.next().now_or_never() {
-            if let OutputEvent::Chunk { bytes, .. } = event.unwrap().unwrap() {
-                text.extend_from_slice(&bytes);
-            }
-        }
-        text == b"0;1;2;3;"
-    })
-    .await;
-    // It knows again what is missing.
-    there.write(&leased, &[4, 6]).await.unwrap();
-    there.write(&leased, &[5]).await.unwrap();
-    here.finish(&leased, EXIT_0).await.unwrap();
-    let rest = other.jobs().output(id, OutputQuery::default()).await.unwrap().count().await;
-    assert_eq!(rest, 7 + 1);
-}
-
-#[tokio::test]
-async fn output_that_another_coordinator_completed_is_read_whole() {
-    let rig = Rig::new().await;
-    let other = coordinator(&rig.store, &rig.clock).await;
-    let here = rig.worker("w").await;
-    let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = here.lease().await.unwrap();
-    there.write(&leased, &[0, 2]).await.unwrap();
-    here.write(&leased, &[1]).await.unwrap();
-    here.finish(&leased, EXIT_0).await.unwrap();
-    // It has not heard of the end yet, and still misses a piece.
-    let output = other.jobs().output(id, OutputQuery::default()).await.unwrap();
-    let pieces: Vec<_> = output
-        .filter_map(async |event| match event.unwrap() {
-            OutputEvent::Chunk { bytes, .. } => Some(bytes),
-            _ => None,
-        })
-        .collect()
-        .await;
-    assert_eq!(pieces.concat(), b"0;1;2;");
 }
