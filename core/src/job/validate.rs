@@ -78,15 +78,16 @@ impl JobSpec {
 struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn check(&mut self, holds: bool, field: &str, message: impl Into<String>) {
+    /// Field and message are put into words only where the check fails: most specs have no problem.
+    fn check(&mut self, holds: bool, field: impl fmt::Display, message: impl fmt::Display) {
         if !holds {
-            self.0.push(Problem::new(field, message));
+            self.0.push(Problem::new(field.to_string(), message.to_string()));
         }
     }
 
     fn text(&mut self, field: &str, text: &str, most: usize) {
         self.check(!text.is_empty(), field, "must not be empty");
-        self.check(text.len() <= most, field, format!("must be at most {most} bytes"));
+        self.check(text.len() <= most, field, format_args!("must be at most {most} bytes"));
         self.check(!text.contains('\0'), field, "must not contain NUL");
     }
 
@@ -103,7 +104,7 @@ impl Problems {
             Command::Steps(lines) => {
                 self.items("commands", lines);
                 for (i, line) in lines.iter().enumerate() {
-                    self.check(!line.trim().is_empty(), &format!("commands[{i}]"), "must not be blank");
+                    self.check(!line.trim().is_empty(), format_args!("commands[{i}]"), "must not be blank");
                 }
             }
         }
@@ -111,17 +112,17 @@ impl Problems {
 
     fn items(&mut self, field: &str, items: &[String]) {
         self.check(!items.is_empty(), field, "must not be empty");
-        self.check(items.len() <= MAX_ITEMS, field, format!("must have at most {MAX_ITEMS} items"));
+        self.check(items.len() <= MAX_ITEMS, field, format_args!("must have at most {MAX_ITEMS} items"));
         let bytes: usize = items.iter().map(String::len).sum();
-        self.check(bytes <= MAX_COMMAND, field, format!("must be at most {MAX_COMMAND} bytes in all"));
+        self.check(bytes <= MAX_COMMAND, field, format_args!("must be at most {MAX_COMMAND} bytes in all"));
         for (i, item) in items.iter().enumerate() {
-            self.check(!item.contains('\0'), &format!("{field}[{i}]"), "must not contain NUL");
+            self.check(!item.contains('\0'), format_args!("{field}[{i}]"), "must not contain NUL");
         }
     }
 
     fn outputs(&mut self, globs: &[String]) {
         let most = outputs::MOST;
-        self.check(globs.len() <= most, "outputs", format!("must be at most {most}"));
+        self.check(globs.len() <= most, "outputs", format_args!("must be at most {most}"));
         for (i, glob) in globs.iter().take(most).enumerate() {
             if let Some(message) = outputs::check(glob) {
                 self.0.push(Problem::new(format!("outputs[{i}]"), message));
@@ -130,13 +131,13 @@ impl Problems {
     }
 
     fn env(&mut self, spec: &JobSpec) {
-        self.check(spec.env.len() <= MAX_ITEMS, "env", format!("must have at most {MAX_ITEMS} variables"));
+        self.check(spec.env.len() <= MAX_ITEMS, "env", format_args!("must have at most {MAX_ITEMS} variables"));
         for (name, value) in &spec.env {
             let is_name = !name.is_empty() && name.len() <= 256 && !name.contains(['=', '\0']);
-            self.check(is_name, "env", format!("{name:?} is no name: 1 to 256 bytes without `=` and NUL"));
-            self.check(!value.contains('\0'), &format!("env.{name}"), "must not contain NUL");
+            self.check(is_name, "env", format_args!("{name:?} is no name: 1 to 256 bytes without `=` and NUL"));
+            self.check(!value.contains('\0'), format_args!("env.{name}"), "must not contain NUL");
             // Linux refuses a single string of 128 KiB or more (MAX_ARG_STRLEN), name and `=` included.
-            self.check(name.len() + value.len() < 131_070, &format!("env.{name}"), "must be under 128 KiB");
+            self.check(name.len() + value.len() < 131_070, format_args!("env.{name}"), "must be under 128 KiB");
         }
     }
 
@@ -144,28 +145,28 @@ impl Problems {
         self.check(spec.labels.len() <= 64, "labels", "must be at most 64");
         for label in &spec.labels {
             let is_label = (1..=128).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_graphic());
-            self.check(is_label, "labels", format!("{label:?} is no label: 1 to 128 bytes of visible ASCII"));
+            self.check(is_label, "labels", format_args!("{label:?} is no label: 1 to 128 bytes of visible ASCII"));
         }
     }
 
     fn limits(&mut self, spec: &JobSpec) {
         let most = JobSpec::MAX_TIMEOUT;
         let timeout_fits = (Duration::from_millis(1)..=most).contains(&spec.timeout);
-        self.check(timeout_fits, "timeout", format!("must be more than 0 and at most {} s", most.as_secs()));
+        self.check(timeout_fits, "timeout", format_args!("must be more than 0 and at most {} s", most.as_secs()));
         let resources = spec.resources;
         if let Some(cpu) = resources.cpu_millis {
             let fits = (1..=MAX_CPU_MILLIS).contains(&cpu);
-            self.check(fits, "cpus", format!("must be from 0.001 to {}", MAX_CPU_MILLIS / 1_000));
+            self.check(fits, "cpus", format_args!("must be from 0.001 to {}", MAX_CPU_MILLIS / 1_000));
         }
         if let Some(memory) = resources.memory_mb {
             let fits = (1..=MAX_MEMORY_MB).contains(&memory);
-            self.check(fits, "memoryMb", format!("must be from 1 to {MAX_MEMORY_MB}"));
+            self.check(fits, "memoryMb", format_args!("must be from 1 to {MAX_MEMORY_MB}"));
         }
         if let Some(pids) = resources.pids {
-            self.check((1..=MAX_PIDS).contains(&pids), "pids", format!("must be from 1 to {MAX_PIDS}"));
+            self.check((1..=MAX_PIDS).contains(&pids), "pids", format_args!("must be from 1 to {MAX_PIDS}"));
         }
         if let Some(gpus) = resources.gpus {
-            self.check((1..=MAX_GPUS).contains(&gpus), "gpus", format!("must be from 1 to {MAX_GPUS}"));
+            self.check((1..=MAX_GPUS).contains(&gpus), "gpus", format_args!("must be from 1 to {MAX_GPUS}"));
             self.check(spec.container_image.is_some(), "gpus", "needs a `containerImage`");
         }
         self.check(!spec.reuse || spec.container_image.is_some(), "reuse", "needs a `containerImage`");
@@ -174,8 +175,8 @@ impl Problems {
     fn tries(&mut self, spec: &JobSpec) {
         self.check((-100..=100).contains(&spec.priority), "priority", "must be from -100 to 100");
         let attempts_fit = (1..=MAX_TRIES).contains(&spec.max_attempts);
-        self.check(attempts_fit, "maxAttempts", format!("must be from 1 to {MAX_TRIES}"));
-        self.check(spec.retries <= MAX_TRIES, "retries", format!("must be from 0 to {MAX_TRIES}"));
+        self.check(attempts_fit, "maxAttempts", format_args!("must be from 1 to {MAX_TRIES}"));
+        self.check(spec.retries <= MAX_TRIES, "retries", format_args!("must be from 0 to {MAX_TRIES}"));
         let backoff = spec.backoff;
         let bounds = Duration::ZERO..=MAX_BACKOFF;
         self.check(bounds.contains(&backoff.initial), "backoff.initialMs", "must be from 0 to 86400000");

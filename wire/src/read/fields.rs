@@ -59,8 +59,6 @@ impl Problems {
 pub struct Value<'a> {
     /// The name that the code knows.
     name: Cow<'a, str>,
-    /// The older name that was sent in its stead.
-    older: Option<&'static str>,
     pub json: Json<'a>,
 }
 
@@ -70,6 +68,8 @@ pub struct Fields<'a, 'p> {
     values: Vec<Value<'a>>,
     /// What stands before each name: nothing, or such as `jobs[3].`.
     prefix: String,
+    /// What [`Fields::rename`] has renamed: name and older name.
+    renamed: Vec<(&'static str, &'static str)>,
     problems: &'p mut Problems,
 }
 
@@ -88,15 +88,13 @@ impl<'a, 'p> Fields<'a, 'p> {
 
     fn at(json: Json<'a>, name: &str, prefix: String, problems: &'p mut Problems) -> Self {
         let values = match json {
-            Json::Object(entries) => {
-                entries.into_iter().map(|(name, json)| Value { name, older: None, json }).collect()
-            }
+            Json::Object(entries) => entries.into_iter().map(|(name, json)| Value { name, json }).collect(),
             other => {
                 problems.push(name, format!("must be an object, not {}", other.kind()));
                 Vec::new()
             }
         };
-        Self { values, prefix, problems }
+        Self { values, prefix, renamed: Vec::new(), problems }
     }
 
     /// Whether a field is there, and not null.
@@ -118,7 +116,8 @@ impl<'a, 'p> Fields<'a, 'p> {
         match convert(json.json) {
             Ok(json) => {
                 self.values.retain(|value| value.name != name);
-                self.values.push(Value { name: Cow::Borrowed(name), older: Some(older), json });
+                self.values.push(Value { name: Cow::Borrowed(name), json });
+                self.renamed.push((name, older));
             }
             Err(message) => self.wrong(older, message),
         }
@@ -139,7 +138,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     /// Sets a field that is not there.
     pub fn set(&mut self, name: &'static str, json: Json<'a>) {
         self.values.retain(|value| value.name != name);
-        self.values.push(Value { name: Cow::Borrowed(name), older: None, json });
+        self.values.push(Value { name: Cow::Borrowed(name), json });
     }
 
     /// Sets a field that is not there to what another has.
@@ -178,9 +177,8 @@ impl<'a, 'p> Fields<'a, 'p> {
 
     /// Says what is wrong with a field, under the name by which it was sent.
     fn mistyped(&mut self, value: &Value<'_>, expected: &str) {
-        let name = value.older.unwrap_or(&value.name);
-        let field = format!("{}{name}", self.prefix);
-        self.problems.push(field, format!("must be {expected}, not {}", value.json.kind()));
+        let name = self.older_name(&value.name).unwrap_or(&value.name);
+        self.wrong(name, format!("must be {expected}, not {}", value.json.kind()));
     }
 
     /// Says that a field that must be there is not.
@@ -275,12 +273,12 @@ impl<'a, 'p> Fields<'a, 'p> {
         };
         let fits = whole.filter(|whole| bounds.contains(whole)).and_then(|whole| T::try_from(whole).ok());
         if fits.is_none() {
-            let name = value.older.map_or(value.name, Cow::Borrowed);
+            let name = self.older_name(name).unwrap_or(name);
             let expected = match (*bounds.start(), *bounds.end()) {
                 (i128::MIN, i128::MAX) => "must be a whole number".to_owned(),
                 (least, most) => format!("must be a whole number from {least} to {most}"),
             };
-            self.wrong(&name, expected);
+            self.wrong(name, expected);
         }
         fits
     }
@@ -353,8 +351,8 @@ impl<'a, 'p> Fields<'a, 'p> {
         Fields::at(json, &name, prefix, self.problems)
     }
 
-    /// What fields were sent by older names, as pairs of name and older name.
-    pub fn renamed(&self) -> Vec<(String, &'static str)> {
-        self.values.iter().filter_map(|v| Some((v.name.clone().into_owned(), v.older?))).collect()
+    /// The older name that a field was sent by.
+    pub fn older_name(&self, name: &str) -> Option<&'static str> {
+        self.renamed.iter().find(|(known, _)| *known == name).map(|(_, older)| *older)
     }
 }

@@ -160,7 +160,6 @@ fn idempotency_key(fields: &mut Fields<'_, '_>, header: Option<String>) -> Optio
 /// A job's spec, judged: everything that is wrong with it is said.
 fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
     older::spec(fields);
-    let renamed = fields.renamed();
     let mut spec = command(fields);
     spec.name = fields.text("name");
     spec.container_image = fields.text("containerImage");
@@ -202,9 +201,8 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
         fields.unsupported(later);
     }
     for problem in spec.validate() {
-        let sent = renamed.iter().find(|(name, _)| *name == problem.field);
-        let name = sent.map_or(problem.field, |(_, older)| (*older).to_owned());
-        fields.wrong(&name, problem.message);
+        let name = fields.older_name(&problem.field).unwrap_or(&problem.field);
+        fields.wrong(name, problem.message);
     }
     spec
 }
@@ -212,7 +210,7 @@ fn spec(fields: &mut Fields<'_, '_>) -> JobSpec {
 /// Exactly one of `command`, `args` and `commands`.
 fn command(fields: &mut Fields<'_, '_>) -> JobSpec {
     const WAYS: [&str; 3] = ["command", "args", "commands"];
-    let mut given = WAYS.into_iter().filter(|way| fields.has(way)).collect::<Vec<_>>().into_iter();
+    let mut given = WAYS.map(|way| fields.has(way).then_some(way)).into_iter().flatten();
     let Some(way) = given.next() else {
         fields.wrong("command", "is required: exactly one of command, args and commands");
         return JobSpec::shell("true");
