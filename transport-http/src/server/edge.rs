@@ -1,21 +1,27 @@
-//! What every request passes: an id, a span, a meter, a net under panics, and the headers that every answer has. One middleware rather
-//! than a stack of them, because each layer costs every request.
+//! What every request passes: an id, a span, a meter, a net under panics, the guard, and the headers that every answer has. One layer
+//! rather than a stack of them, because each costs every request several allocations.
 
+use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use cmdexec_core::Error;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue};
+use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::App;
+use super::guard::{Access, guard};
 use super::meter::Meter;
 use super::problem::Problem;
 
@@ -24,25 +30,85 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Names requests that came without a name.
 #[derive(Debug)]
 pub(super) struct RequestIds {
-    /// Tells this process's ids from another's.
-    process: u64,
+    /// Tells this process's ids from another's: they begin so.
+    process: String,
     next: AtomicU64,
 }
 
 impl RequestIds {
     pub(super) fn new() -> Self {
-        Self { process: RandomState::new().hash_one(0), next: AtomicU64::new(0) }
+        Self { process: format!("{:016x}-", RandomState::new().hash_one(0)), next: AtomicU64::new(0) }
     }
 
     fn next(&self) -> HeaderValue {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{n:x}", self.process);
+        let mut id = String::with_capacity(self.process.len() + 16);
+        id.push_str(&self.process);
+        // Writing to a string does not fail.
+        let _ = write!(id, "{n:x}");
         HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
 
-/// The outermost middleware.
-pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// The layer in front of every route, and of what answers where there is none.
+#[derive(Debug, Clone)]
+pub(super) struct Edge {
+    app: Arc<App>,
+    /// Whom the guard behind it lets through; without one, everybody.
+    access: Option<Access>,
+}
+
+impl Edge {
+    /// In front of what is open to everybody.
+    pub(super) fn open(app: &Arc<App>) -> Self {
+        Self { app: Arc::clone(app), access: None }
+    }
+
+    /// With a guard.
+    pub(super) fn guarded(app: &Arc<App>, access: Access) -> Self {
+        Self { app: Arc::clone(app), access: Some(access) }
+    }
+}
+
+impl<S> Layer<S> for Edge {
+    type Service = Edged<S>;
+
+    fn layer(&self, inner: S) -> Edged<S> {
+        Edged { edge: self.clone(), inner }
+    }
+}
+
+/// What is behind an [`Edge`].
+#[derive(Debug, Clone)]
+pub(super) struct Edged<S> {
+    edge: Edge,
+    inner: S,
+}
+
+impl<S> Service<Request> for Edged<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        // The one that was made ready is called.
+        let clone = self.inner.clone();
+        let inner = mem::replace(&mut self.inner, clone);
+        Box::pin(pass(self.edge.clone(), request, inner).map(Ok))
+    }
+}
+
+async fn pass<S>(Edge { app, access }: Edge, request: Request, inner: S) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send,
+{
     let given = request
         .headers()
         .get(REQUEST_ID)
@@ -58,7 +124,13 @@ pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Ne
     );
     let meter = Meter::begin(request.method(), request.extensions(), app.clock.uptime());
     let answered = async {
-        match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        let answering = async {
+            match access {
+                Some(access) => guard(&app, access, request, inner).await,
+                None => answer(inner, request).await,
+            }
+        };
+        match AssertUnwindSafe(answering).catch_unwind().await {
             Ok(response) => response,
             Err(_) => {
                 // The panic hook has said where.
@@ -79,4 +151,12 @@ pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Ne
     let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
     response
+}
+
+/// The answer of what never fails to give one.
+pub(super) async fn answer<S>(mut inner: S, request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    inner.call(request).await.unwrap_or_else(|never| match never {})
 }

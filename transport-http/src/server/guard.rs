@@ -1,10 +1,10 @@
 //! Who may call a route: credentials, limits and roles, judged before anything of the request's body is read.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
-use axum::middleware::Next;
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use cmdexec_core::Error;
 use cmdexec_core::id::WorkerId;
@@ -14,8 +14,10 @@ use cmdexec_core::token::{self, UserClaims, WorkerClaims};
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::request::Parts;
 use http::{Extensions, HeaderMap};
+use tower::Service;
 
 use super::App;
+use super::edge::answer;
 use super::limits;
 use super::peer::{self, Peer};
 use super::problem::Problem;
@@ -37,40 +39,35 @@ pub(super) enum Access {
     Worker,
 }
 
-/// What a group of routes is guarded with.
-#[derive(Debug, Clone)]
-pub(super) struct Guard {
-    pub(super) app: Arc<App>,
-    pub(super) access: Access,
-}
-
-/// The middleware in front of every route but the open ones.
-pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let Guard { app, access } = guard;
+/// Lets a request through to a route, or refuses it.
+pub(super) async fn guard<S>(app: &App, access: Access, mut request: Request, inner: S) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
     if access == Access::Worker {
-        return match worker(&app, request.headers()) {
+        return match worker(app, request.headers()) {
             Ok(claims) => {
                 request.extensions_mut().insert(claims);
-                next.run(request).await
+                answer(inner, request).await
             }
             Err(problem) => problem.into_response(),
         };
     }
     if access == Access::Download
-        && let Some(claimed) = claimed_worker(&app, request.headers())
+        && let Some(claimed) = claimed_worker(app, request.headers())
     {
         return match claimed {
             Ok(claims) => {
                 request.extensions_mut().insert(claims);
-                next.run(request).await
+                answer(inner, request).await
             }
             Err(problem) => problem.into_response(),
         };
     }
-    let caller = user(&app, request.headers());
+    let caller = user(app, request.headers());
     let counts_for = match &caller {
         Ok(claims) => Caller::User(&claims.owner),
-        Err(_) => Caller::Address(address(&app, request.headers(), request.extensions())),
+        Err(_) => Caller::Address(address(app, request.headers(), request.extensions())),
     };
     let kind = if access == Access::Submit { RequestKind::Submission } else { RequestKind::Other };
     let Counted { left, passed } = app.limiter.count(kind, counts_for).await;
@@ -78,7 +75,7 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
         match passed.map_err(Problem::from).and(caller).and_then(|claims| may(access, claims.role).map(|()| claims)) {
             Ok(claims) => {
                 request.extensions_mut().insert(claims);
-                next.run(request).await
+                answer(inner, request).await
             }
             Err(problem) => problem.into_response(),
         };

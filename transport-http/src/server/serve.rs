@@ -88,8 +88,7 @@ fn http1(head_timeout: Duration) -> http1::Builder {
     http.timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         // Heads that don't fit in are refused; it may have grown to nearly twice as much when hyper looks.
-        .max_buf_size(64 * 1024)
-        .max_headers(64);
+        .max_buf_size(64 * 1024);
     http
 }
 

@@ -7,9 +7,9 @@ use cmdexec_core::Error;
 use cmdexec_core::id::JobId;
 use cmdexec_core::service::{JobServiceExt, OutputQuery};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
-use super::jobs::{IdempotencyKey, idempotency_key, submitted};
+use super::jobs::{IdempotencyKey, Key, submitted};
 use super::logs;
 use crate::read::{self, Execution, Fields, Json, Problems};
 use crate::server::App;
@@ -79,14 +79,14 @@ pub(super) enum Executed {
         (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
-pub(super) async fn execute(State(app): State<Arc<App>>, user: User, headers: HeaderMap, request: Request) -> Answered {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+pub(super) async fn execute(State(app): State<Arc<App>>, user: User, Key(key): Key, request: Request) -> Answered {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
         let incoming = Incoming::from_request(request, &app).await?;
-        return by_form(&app, &user, idempotency_key(&headers), incoming).await;
+        return by_form(&app, &user, key, incoming).await;
     }
     let body = Body::<SPEC>::from_request(request, &app).await?;
-    let Execution { submit, direct, wait } = read::execution(&body.bytes, idempotency_key(&headers))??;
+    let Execution { submit, direct, wait } = read::execution(&body.bytes, key)??;
     let created = submitted(&app, &user, submit).await?;
     let created = created.first().ok_or(Error::Internal)?;
     let is_gone = created.status.is_none();

@@ -1,12 +1,14 @@
 //! What a user does with jobs, but for reading their output.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use cmdexec_core::Error;
 use cmdexec_core::id::JobId;
 use cmdexec_core::service::{JobQuery, Submission, SubmittedJob};
-use http::{HeaderMap, StatusCode, Uri};
+use http::request::Parts;
+use http::{StatusCode, Uri};
 
 use crate::read::{self, Fields, Json, Problems, Query, Submit};
 use crate::server::App;
@@ -42,8 +44,8 @@ pub(super) struct IdempotencyKey {
         (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
-pub(super) async fn create(State(app): State<Arc<App>>, user: User, headers: HeaderMap, body: Body<SPEC>) -> Answered {
-    let submit = read::single(&body.bytes, idempotency_key(&headers))??;
+pub(super) async fn create(State(app): State<Arc<App>>, user: User, Key(key): Key, body: Body<SPEC>) -> Answered {
+    let submit = read::single(&body.bytes, key)??;
     let jobs = submitted(&app, &user, submit).await?;
     let job = jobs.first().ok_or(Error::Internal)?;
     json(created(&jobs), wire::Created::from(job))
@@ -59,8 +61,8 @@ pub(super) async fn create(State(app): State<Arc<App>>, user: User, headers: Hea
         (status = 409, description = "`idempotency_conflict`: the key was used for something else", body = wire::Problem),
     )
 )]
-pub(super) async fn submit(app: State<Arc<App>>, user: User, headers: HeaderMap, body: Body<SPEC>) -> Answered {
-    create(app, user, headers, body).await
+pub(super) async fn submit(app: State<Arc<App>>, user: User, Key(key): Key, body: Body<SPEC>) -> Answered {
+    create(app, user, Key(key), body).await
 }
 
 /// The body of a batch, for the document.
@@ -89,10 +91,10 @@ pub(super) struct BatchBody {
 pub(super) async fn create_batch(
     State(app): State<Arc<App>>,
     user: User,
-    headers: HeaderMap,
+    Key(key): Key,
     body: Body<BATCH>,
 ) -> Answered {
-    let submit = read::batch(&body.bytes, idempotency_key(&headers))??;
+    let submit = read::batch(&body.bytes, key)??;
     let jobs = submitted(&app, &user, submit).await?;
     json(created(&jobs), wire::CreatedBatch { jobs: jobs.iter().map(wire::Created::from).collect() })
 }
@@ -104,9 +106,16 @@ pub(super) async fn submitted(app: &App, user: &User, submit: Submit) -> Result<
     app.bounded(app.jobs(user).submit_batch(submission)).await
 }
 
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    // What is no ASCII becomes a key that is refused by name.
-    headers.get("idempotency-key").map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned())
+/// The key in a submission's header, if there is one. What is no ASCII becomes a key that is refused by name.
+pub(super) struct Key(pub(super) Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Key {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let header = parts.headers.get("idempotency-key");
+        Ok(Self(header.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned())))
+    }
 }
 
 fn created(jobs: &[SubmittedJob]) -> StatusCode {

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::handler::Handler;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::CorsLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::guard::{Access, Guard, guard};
+use super::edge::Edge;
+use super::guard::Access;
 use super::problem::Problem;
-use super::{App, docs, edge};
+use super::{App, docs};
 
 mod execute;
 mod files;
@@ -29,11 +30,11 @@ pub(super) use health::Health;
 pub(super) fn router(app: &Arc<App>) -> Router {
     let (router, document) = documented(app).split_for_parts();
     app.openapi.get_or_init(|| docs::finished(document));
-    let router = app.mounts.iter().fold(router, |router, (path, mount)| router.route(path, mount.clone()));
-    let router = docs::pages(router)
-        .fallback(|| async { Problem::not_found() })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(from_fn_with_state(Arc::clone(app), edge::edge));
+    let open = app.mounts.iter().fold(Router::new(), |router, (path, mount)| router.route(path, mount.clone()));
+    let router = router
+        .merge(docs::pages(open).route_layer(Edge::open(app)))
+        .fallback((|| async { Problem::not_found() }).layer(Edge::open(app)))
+        .method_not_allowed_fallback((|| async { Problem::method_not_allowed() }).layer(Edge::open(app)));
     let router = if app.options.cors_origins.is_empty() { router } else { router.layer(cors(app)) };
     router.with_state(Arc::clone(app))
 }
@@ -44,9 +45,8 @@ pub(super) fn openapi(app: &Arc<App>) -> Bytes {
 }
 
 fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
-    let group = |access, routes: OpenApiRouter<Arc<App>>| {
-        routes.route_layer(from_fn_with_state(Guard { app: Arc::clone(app), access }, guard))
-    };
+    let group = |access, routes: OpenApiRouter<Arc<App>>| routes.route_layer(Edge::guarded(app, access));
+    let open = OpenApiRouter::new().routes(routes!(health::health));
     let submit = OpenApiRouter::new()
         .routes(routes!(jobs::create))
         .routes(routes!(jobs::submit))
@@ -89,7 +89,7 @@ fn documented(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
         .merge(group(Access::Admin, admin))
         .merge(group(Access::Download, download))
         .merge(group(Access::Worker, worker))
-        .routes(routes!(health::health))
+        .merge(open.route_layer(Edge::open(app)))
 }
 
 /// What pages of other origins may read of an answer's headers, beyond what browsers show by themselves.
