@@ -64,7 +64,7 @@ impl<'q> Conditions<'q> {
                 text.push_str(condition);
             }
         };
-        add(by_input, true, "json_extract(s.spec, '$.input') = ?");
+        add(by_input, true, "s.input = ?");
         add(query.worker.is_some(), by_worker, "j.worker = ?");
         add(query.status.is_some(), by_status, "j.status = ?");
         add(query.owner.is_some(), by_owner, "j.owner = ?");

@@ -21,6 +21,7 @@ pub(crate) struct NewJob {
     timer: Timer,
     life: Lived,
     spec: String,
+    input: Option<String>,
 }
 
 /// A change, as columns.
@@ -59,6 +60,7 @@ impl NewJob {
             timer,
             life: Lived::of(&job.life)?,
             spec: serde_json::to_string(&*job.spec).map_err(|e| Error::row("spec", e))?,
+            input: job.spec.input.map(|file| file.to_string()),
         })
     }
 
@@ -184,8 +186,8 @@ impl Group<'_> {
                 (id, version, status, class, rank, owner, created, due, floor, hard_end, ended, worker, life)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut insert = self.statement(INSERT)?;
-        let mut insert_spec = self.statement("INSERT INTO specs (seq, spec) VALUES (?, ?)")?;
-        for NewJob { id, version, class, rank, owner, created, timer, life, spec } in jobs {
+        let mut insert_spec = self.statement("INSERT INTO specs (seq, spec, input) VALUES (?, ?, ?)")?;
+        for NewJob { id, version, class, rank, owner, created, timer, life, spec, input } in jobs {
             let class = self.class(class)?;
             let Deadlines { due, floor, hard_end } = Deadlines::default().set(*timer, self.now);
             let Lived { status, ended, json, .. } = life;
@@ -211,7 +213,7 @@ impl Group<'_> {
                 return Err(Error::Refused(ErrorKind::Conflict, format!("job {id} exists")));
             }
             inserted?;
-            insert_spec.execute(params![self.last_row(), spec])?;
+            insert_spec.execute(params![self.last_row(), spec, input])?;
             self.count(class, *status, 1);
         }
         Ok(())
