@@ -23,6 +23,7 @@ use crate::id::{Owner, WorkerId};
 use crate::service::{Role, UserPrincipal, WorkerPrincipal};
 use crate::time::Timestamp;
 
+mod hmac;
 mod key;
 mod wire;
 
@@ -122,6 +123,9 @@ pub struct Keys {
 
 impl Keys {
     /// Keys from the two secrets, of [`MIN_SECRET`] characters at least.
+    ///
+    /// The first key of a process gives `jsonwebtoken` what it computes with, HMAC and nothing else, if nothing was installed before. A
+    /// program that uses `jsonwebtoken` 11 for other signatures too installs a `CryptoProvider` of its own choice first.
     ///
     /// # Errors
     /// [`Error::Secrets`]: one is too short, or both are the same.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use cmdexec_core::store::{self, ErrorKind};
 use cmdexec_core::time::{Clock, SystemClock};
 use futures_util::future::BoxFuture;
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, SqlStr};
 
 use crate::error::Error;
 use crate::long::{self, Folder, Sweep};
@@ -155,7 +155,23 @@ async fn identify(path: &Path) -> Result<(), Error> {
 
 /// Boxed, because the compiler does not see that the migrator's own future is `Send` for every lifetime.
 fn migrate(conn: &mut SqliteConnection) -> BoxFuture<'_, Result<(), Error>> {
-    Box::pin(async move { refuse_newer(sqlx::migrate!().run_direct(None, conn, false).await) })
+    Box::pin(async move { refuse_newer(migrations().run_direct(None, conn, false).await) })
+}
+
+/// What has become of the schema, oldest first. None of them may ever change: databases know their digests.
+fn migrations() -> Migrator {
+    const ALL: [(&str, &str); 6] = [
+        ("initial", include_str!("../migrations/0001_initial.sql")),
+        ("input", include_str!("../migrations/0002_input.sql")),
+        ("output times", include_str!("../migrations/0003_output_times.sql")),
+        ("cheaper writes", include_str!("../migrations/0004_cheaper_writes.sql")),
+        ("long output", include_str!("../migrations/0005_long_output.sql")),
+        ("input column", include_str!("../migrations/0006_input_column.sql")),
+    ];
+    let one = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
+    Migrator::with_migrations((1..).zip(ALL).map(one).collect())
 }
 
 fn refuse_newer(migrated: Result<(), MigrateError>) -> Result<(), Error> {
@@ -172,4 +188,24 @@ fn refuse_newer(migrated: Result<(), MigrateError>) -> Result<(), Error> {
 /// Opens a connection. Boxed as [`migrate`] is.
 fn connect(options: &SqliteConnectOptions) -> BoxFuture<'_, Result<SqliteConnection, Error>> {
     Box::pin(async move { Ok(options.connect().await?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_is_listed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()))
+            .collect();
+        files.sort();
+        let name =
+            |migration: &Migration| format!("{:04}_{}.sql", migration.version, migration.description.replace(' ', "_"));
+        let listed = migrations().iter().map(|one| (name(one), one.sql.as_str().to_owned())).collect::<Vec<_>>();
+        assert_eq!(listed, files);
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Validation};
 
 use super::wire::{Claims, OneOrMany};
-use super::{Error, LEEWAY, MAX_TOKEN, MIN_SECRET, WorkerClaims};
+use super::{Error, LEEWAY, MAX_TOKEN, MIN_SECRET, WorkerClaims, hmac};
 use crate::time::Timestamp;
 
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(secret: &str, audience: &str) -> Self {
+        hmac::install();
         let mut validation = Validation::new(Algorithm::HS256);
         // The library judges times by the system clock, and lets pass an `aud` or `iss` that it can't read.
         // Only the signature and the algorithm are its business here; the claims are judged below.
@@ -72,7 +73,8 @@ impl Key {
 pub struct WorkerKey(pub(super) Key);
 
 impl WorkerKey {
-    /// A key from the workers' secret, of [`MIN_SECRET`] characters at least.
+    /// A key from the workers' secret, of [`MIN_SECRET`] characters at least. As [`super::Keys::new`], it may set what
+    /// `jsonwebtoken` computes with.
     ///
     /// # Errors
     /// [`Error::Secrets`]: it is too short.
