@@ -166,7 +166,7 @@ fn migrations() -> Migrator {
         ("output times", include_str!("../migrations/0003_output_times.sql")),
         ("cheaper writes", include_str!("../migrations/0004_cheaper_writes.sql")),
         ("long output", include_str!("../migrations/0005_long_output.sql")),
-        ("input column", include_str!("../migrations/0006_input_column.sql")),
+        ("cheaper jobs", include_str!("../migrations/0006_cheaper_jobs.sql")),
     ];
     let one = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
