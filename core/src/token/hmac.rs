@@ -1,6 +1,6 @@
 //! What tokens are signed with: HMAC, the only family that they use.
 //!
-//! `jsonwebtoken` brings backends for every family, of which the quicker to build takes longer than the rest of this crate.
+//! `jsonwebtoken` brings backends for all families together; building one takes longer than building this crate.
 
 use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
