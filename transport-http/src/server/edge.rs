@@ -2,7 +2,6 @@
 //! rather than a stack of them, because each costs every request several allocations.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::panic::AssertUnwindSafe;
@@ -42,11 +41,7 @@ impl RequestIds {
 
     fn next(&self) -> HeaderValue {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut id = String::with_capacity(self.process.len() + 16);
-        id.push_str(&self.process);
-        // Writing to a string does not fail.
-        let _ = write!(id, "{n:x}");
-        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        HeaderValue::try_from(format!("{}{n:x}", self.process)).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
 

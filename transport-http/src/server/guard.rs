@@ -44,18 +44,12 @@ pub(super) async fn guard<S>(app: &App, access: Access, mut request: Request, in
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    if access == Access::Worker {
-        return match worker(app, request.headers()) {
-            Ok(claims) => {
-                request.extensions_mut().insert(claims);
-                answer(inner, request).await
-            }
-            Err(problem) => problem.into_response(),
-        };
-    }
-    if access == Access::Download
-        && let Some(claimed) = claimed_worker(app, request.headers())
-    {
+    let claimed = match access {
+        Access::Worker => Some(worker(app, request.headers())),
+        Access::Download => claimed_worker(app, request.headers()),
+        _ => None,
+    };
+    if let Some(claimed) = claimed {
         return match claimed {
             Ok(claims) => {
                 request.extensions_mut().insert(claims);
