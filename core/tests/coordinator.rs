@@ -43,16 +43,9 @@ async fn rig_with(options: Options) -> Rig {
 
 fn registration() -> Registration {
     Registration {
-        worker: None,
-        hostname: "here".to_owned(),
-        cpu_count: 4,
-        total_memory_mb: 4_096,
         executors: Some(vec![Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 }]),
         slots: Some(4),
-        labels: [].into(),
-        version: None,
-        metadata: serde_json::Map::new(),
-        usage: None,
+        ..Registration::new("here", 4, 4_096)
     }
 }
 

@@ -154,15 +154,11 @@ pub(crate) fn worker_id(name: &str) -> WorkerId {
 pub(crate) fn registration(name: &str) -> Registration {
     Registration {
         worker: Some(worker_id(name)),
-        hostname: "host".to_owned(),
-        cpu_count: 4,
-        total_memory_mb: 4_096,
         executors: Some(vec![Capabilities { kind: Kind::Process, limits: [Limit::NoNetwork].into(), gpus: 0 }]),
         slots: Some(4),
         labels: ["linux".to_owned()].into(),
         version: Some("1.2.3".to_owned()),
-        metadata: serde_json::Map::new(),
-        usage: None,
+        ..Registration::new("host", 4, 4_096)
     }
 }
 

@@ -84,16 +84,9 @@ async fn peer(coordinator: &Coordinator, name: &str) -> Peer {
     let id: WorkerId = name.parse().unwrap();
     let service = coordinator.as_worker(id.clone());
     let registration = Registration {
-        worker: None,
-        hostname: name.to_owned(),
-        cpu_count: 4,
-        total_memory_mb: 4_096,
         executors: Some(vec![Capabilities { kind: Kind::Process, limits: [].into(), gpus: 0 }]),
         slots: Some(4),
-        labels: [].into(),
-        version: None,
-        metadata: serde_json::Map::new(),
-        usage: None,
+        ..Registration::new(name, 4, 4_096)
     };
     service.register(registration).await.unwrap();
     Peer { id, service }
@@ -129,6 +122,16 @@ impl Peer {
     }
 }
 
+/// A worker that holds a job.
+async fn held() -> (Rig, Peer, LeasedJob) {
+    let rig = Rig::new().await;
+    let worker = rig.worker("w").await;
+    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
+    let leased = worker.lease().await.unwrap();
+    assert_eq!(leased.job, id);
+    (rig, worker, leased)
+}
+
 /// Starts `first` up to the moment before its write, lets `second` happen, and then lets `first` go on.
 async fn overtaken<A, B>(
     store: &FaultyStore,
@@ -148,10 +151,8 @@ async fn overtaken<A, B>(
 
 #[tokio::test]
 async fn cancel_overtaken_by_finish_finds_the_job_finished() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     let (cancelled, finished) =
         overtaken(&rig.store, Call::Update, rig.jobs.cancel(id), worker.finish(&leased, EXIT_1)).await;
     assert_eq!((cancelled, finished), (Err(Error::JobFinished), Ok(())));
@@ -161,10 +162,8 @@ async fn cancel_overtaken_by_finish_finds_the_job_finished() {
 #[tokio::test]
 async fn finish_overtaken_by_cancel_is_judged_as_a_cancelling_jobs() {
     for (outcome, status) in [(EXIT_0, Status::Completed), (EXIT_1, Status::Cancelled)] {
-        let rig = Rig::new().await;
-        let worker = rig.worker("w").await;
-        let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-        let leased = worker.lease().await.unwrap();
+        let (rig, worker, leased) = held().await;
+        let id = leased.job;
         let (finished, cancelled) =
             overtaken(&rig.store, Call::Update, worker.finish(&leased, outcome), rig.jobs.cancel(id)).await;
         assert_eq!((finished, cancelled), (Ok(()), Ok(Status::Cancelling)));
@@ -194,10 +193,8 @@ async fn claim_overtaken_by_cancel_hands_out_nothing() {
 
 #[tokio::test]
 async fn expiry_overtaken_by_finish_changes_nothing() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     let gate = Gate::closed();
     rig.store.inject(Call::Update, Fault::HoldBefore(gate.clone()));
     // The sweep's write waits at the gate; the worker's report does not.
@@ -212,10 +209,8 @@ async fn expiry_overtaken_by_finish_changes_nothing() {
 
 #[tokio::test]
 async fn finish_overtaken_by_expiry_is_refused_and_the_next_attempt_decides() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let first = worker.lease().await.unwrap();
+    let (rig, worker, first) = held().await;
+    let id = first.job;
     let finishing = worker.finish(&first, EXIT_0);
     let expiring = rig.until(async || rig.job(id).await.status != Status::Running);
     let (finished, ()) = overtaken(&rig.store, Call::Update, finishing, expiring).await;
@@ -339,10 +334,8 @@ async fn a_submission_repeated_by_its_key_is_one() {
 
 #[tokio::test]
 async fn a_coordinator_that_starts_expires_nothing_until_it_was_up_for_a_lease() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     let Rig { clock, store, coordinator, .. } = rig;
     drop(coordinator);
     clock.advance(Duration::from_secs(3_600));
@@ -374,10 +367,8 @@ async fn two_coordinators_never_both_hand_out_a_job() {
 
 #[tokio::test]
 async fn a_beat_that_was_overtaken_drops_nothing() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     rig.clock.advance(Duration::from_secs(11));
     worker.beat(&[&leased]).await;
     worker.beat(&[]).await; // sent before the one above, and late
@@ -437,10 +428,8 @@ async fn a_watcher_of_all_jobs_hears_of_scheduled_ones_too() {
 
 #[tokio::test]
 async fn while_the_store_is_down_nothing_is_lost() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     rig.store.set_down(true);
     assert!(matches!(rig.jobs.submit(JobSpec::shell("y")).await, Err(Error::Unavailable { .. })));
     assert!(matches!(worker.finish(&leased, EXIT_0).await, Err(Error::Unavailable { .. })));

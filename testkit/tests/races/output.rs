@@ -2,12 +2,11 @@
 
 use cmdexec_core::Error;
 use cmdexec_core::coordinator::Coordinator;
-use cmdexec_core::job::JobSpec;
-use cmdexec_core::service::{JobServiceExt, LeasedJob, OutputEvent, OutputQuery};
+use cmdexec_core::service::{LeasedJob, OutputEvent, OutputQuery};
 use cmdexec_testkit::store::{Call, Fault};
 use futures_util::{FutureExt, StreamExt};
 
-use crate::{EXIT_0, Peer, Rig, coordinator};
+use crate::{EXIT_0, Peer, Rig, coordinator, held};
 
 /// A worker that speaks to two coordinators, and holds a job.
 struct Two {
@@ -20,12 +19,9 @@ struct Two {
 
 impl Two {
     async fn new() -> Self {
-        let rig = Rig::new().await;
+        let (rig, here, leased) = held().await;
         let other = coordinator(&rig.store, &rig.clock).await;
-        let here = rig.worker("w").await;
         let there = Peer { id: here.id.clone(), service: other.as_worker(here.id.clone()) };
-        rig.jobs.submit(JobSpec::shell("x")).await.unwrap();
-        let leased = here.lease().await.unwrap();
         Self { rig, other, here, there, leased }
     }
 }
@@ -41,10 +37,8 @@ fn text(events: impl IntoIterator<Item = Result<OutputEvent, Error>>) -> String 
 
 #[tokio::test]
 async fn output_that_comes_out_of_order_is_read_in_order() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     let query = OutputQuery { follow: true, ..OutputQuery::default() };
     let output = rig.jobs.output(id, query).await.unwrap();
     let writing = async {
@@ -62,10 +56,8 @@ async fn output_that_comes_out_of_order_is_read_in_order() {
 
 #[tokio::test]
 async fn output_whose_write_failed_is_counted_once() {
-    let rig = Rig::new().await;
-    let worker = rig.worker("w").await;
-    let id = rig.jobs.submit(JobSpec::shell("x")).await.unwrap().id;
-    let leased = worker.lease().await.unwrap();
+    let (rig, worker, leased) = held().await;
+    let id = leased.job;
     worker.write(&leased, &[0]).await.unwrap();
     rig.store.inject(Call::AppendOutput, Fault::Refuse);
     assert!(worker.write(&leased, &[1]).await.is_err());

@@ -34,19 +34,8 @@ impl Running {
         let coordinator = Arc::new(coordinator);
         let me = WorkerId::local();
         let worker = coordinator.as_worker(me.clone());
-        let registration = Registration {
-            worker: None,
-            hostname: "h".to_owned(),
-            cpu_count: 1,
-            total_memory_mb: 100,
-            executors: None,
-            slots: None,
-            labels: [].into(),
-            version: None,
-            metadata: serde_json::Map::new(),
-            usage: None,
-        };
-        worker.register(Registration { worker: Some(me.clone()), ..registration }).await.unwrap();
+        let registration = Registration { worker: Some(me.clone()), ..Registration::new("h", 1, 100) };
+        worker.register(registration).await.unwrap();
         let owner = cmdexec_core::service::UserPrincipal { owner: "ada".parse().unwrap(), role: Role::User };
         coordinator.as_user(owner).submit(JobSpec::shell("x")).await.unwrap();
         let request = LeaseRequest { max: 1, wait: Duration::from_secs(5) };
