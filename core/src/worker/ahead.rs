@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-/// What asking for jobs takes under load: a round trip and a commit on either side of it. Jobs for about this time are
-/// leased ahead, so that jobs much longer than it are never: they would wait here while another worker is idle.
-const ASKING: Duration = Duration::from_millis(10);
+/// Twice what asking for jobs takes under load, a round trip and a commit on either side of it, so that half of what is ahead is there
+/// while the other half is asked for. Jobs for about this time are leased ahead, so that jobs much longer than it are never: they would
+/// wait here while another worker is idle.
+const ASKING: Duration = Duration::from_millis(20);
 
 /// How long a job may wait here for a slot before it goes back: those before it have turned out to be longer ones, and
 /// another worker may be idle.
@@ -35,10 +36,10 @@ impl Ahead {
         self.is_deep = in_full;
     }
 
-    /// How many jobs to lease beyond the free slots; at most twice the slots.
+    /// How many jobs to lease beyond the free slots; at most four times the slots.
     pub(super) fn jobs(&self, slots: usize) -> usize {
         let Some(average) = self.average.filter(|_| self.is_deep) else { return 0 };
-        let most = slots.saturating_mul(2);
+        let most = slots.saturating_mul(4);
         let in_time = ASKING.as_micros().saturating_mul(slots as u128).checked_div(average.as_micros());
         in_time.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(most).min(most)
     }
@@ -58,11 +59,11 @@ mod tests {
     #[test]
     fn only_short_jobs_are_leased_ahead() {
         assert_eq!(after([]).jobs(8), 0, "nothing is known");
-        assert_eq!(after([1]).jobs(8), 16, "twice the slots at the most");
-        assert_eq!(after([10]).jobs(8), 8);
-        assert_eq!(after([40]).jobs(8), 2);
-        assert_eq!(after([100]).jobs(8), 0);
-        assert_eq!(after([0]).jobs(8), 16);
+        assert_eq!(after([1]).jobs(8), 32, "four times the slots at the most");
+        assert_eq!(after([10]).jobs(8), 16);
+        assert_eq!(after([40]).jobs(8), 4);
+        assert_eq!(after([200]).jobs(8), 0);
+        assert_eq!(after([0]).jobs(8), 32);
     }
 
     #[test]
@@ -76,6 +77,6 @@ mod tests {
     fn one_long_job_ends_it_at_once_and_short_ones_bring_it_back() {
         let short = [2; 50];
         assert_eq!(after(short.into_iter().chain([5_000])).jobs(8), 0);
-        assert_eq!(after([5_000].into_iter().chain([2; 80])).jobs(8), 16);
+        assert_eq!(after([5_000].into_iter().chain([2; 80])).jobs(8), 32);
     }
 }

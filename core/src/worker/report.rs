@@ -18,9 +18,9 @@ use crate::time::Sleep;
 /// How many reports travel in one call.
 const CALL_REPORTS: usize = 256;
 
-/// A call follows the one before it no sooner than this after that one began, unless [`ENOUGH`] reports wait: under load a
-/// commit and a round trip are shared by many, and a report after a pause goes at once.
-const PACE: Duration = Duration::from_millis(5);
+/// A call follows one that carried several reports no sooner than this after that one began, unless [`ENOUGH`] reports wait: under
+/// load a commit and a round trip are shared by many, and where reports come one by one, each goes at once.
+const PACE: Duration = Duration::from_millis(10);
 
 /// So many reports are worth a call at once.
 const ENOUGH: usize = 32;
@@ -129,7 +129,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             continue;
         }
         let attempts = reports.iter().map(|report| report.finished.clone()).collect();
-        let pace = shared.clock.sleep(PACE);
+        let pace = (reports.len() > 1).then(|| shared.clock.sleep(PACE));
         let call = shared.service.finish(shared.id(), attempts);
         let asked = match shared.within(CALL_TIME, call).await {
             Ok(answers) => {
@@ -137,7 +137,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 let (again, asked) = settle(&shared, reports, answers);
                 if again.is_empty() {
                     backoff.reset();
-                    shared.reports.keep_pace(pace).await;
+                    if let Some(pace) = pace {
+                        shared.reports.keep_pace(pace).await;
+                    }
                     continue;
                 }
                 shared.reports.put_back(again);
