@@ -4,6 +4,7 @@
 //! have no id, so that old and new ends meet. Output may travel as a binary message instead: `packed`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use cmdexec_core::executor::Stream;
 use cmdexec_core::job::Status;
@@ -195,6 +196,13 @@ pub(crate) struct Get {
     pub(crate) job_ids: Vec<Uuid>,
 }
 
+/// The answer to `get`: the jobs in the order of the request, as many as fit; `null` for one that is not there.
+#[cfg(feature = "server")]
+#[derive(Debug, Serialize)]
+pub(crate) struct Got {
+    pub(crate) jobs: Vec<Option<Box<RawValue>>>,
+}
+
 /// `list`: which jobs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -266,6 +274,9 @@ pub(crate) struct Subscribe {
     /// From where on in the job's output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
+    /// Without a job: from where on in the output of jobs that was seen before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cursors: Option<BTreeMap<Uuid, String>>,
     /// Only output that came to be kept at this time or later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<wire::Time>,

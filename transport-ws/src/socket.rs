@@ -2,6 +2,10 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+#[cfg(feature = "server")]
+use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::{Sink, Stream};
@@ -12,17 +16,25 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
+#[cfg(feature = "server")]
+use tokio_util::io::InspectWriter;
 
 use crate::close::{Closing, Code};
 
 /// How much is gathered before it is written without being flushed.
 const GATHER: usize = 16 * 1024;
 
+/// What a frame has at the most besides its payload.
+const HEAD: usize = 14;
+
 /// One end of a socket.
 pub(crate) struct Socket<S> {
     ws: WebSocketStream<S>,
     /// How much was sent since the buffer was last empty.
     unflushed: usize,
+    /// How many bytes the other end has taken in all, where that is counted.
+    #[cfg(feature = "server")]
+    taken: Arc<AtomicU64>,
 }
 
 /// What happens at a socket.
@@ -53,15 +65,31 @@ pub(crate) fn config(most: usize, read_buffer: usize) -> WebSocketConfig {
         .max_frame_size(Some(most))
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// The server's end of a connection that was upgraded.
-    #[cfg(feature = "server")]
-    pub(crate) async fn serving(io: S, config: WebSocketConfig) -> Self {
-        Self::over(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
-    }
+/// The server's end of a connection that was upgraded.
+#[cfg(feature = "server")]
+pub(crate) async fn serving<S: AsyncRead + AsyncWrite + Unpin>(
+    io: S,
+    config: WebSocketConfig,
+) -> Socket<impl AsyncRead + AsyncWrite + Unpin> {
+    let taken = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&taken);
+    let io = InspectWriter::new(io, move |bytes| {
+        count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    });
+    let ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    Socket { ws, unflushed: 0, taken }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// The client's end.
+    #[cfg(feature = "client")]
     pub(crate) fn over(ws: WebSocketStream<S>) -> Self {
-        Self { ws, unflushed: 0 }
+        Self {
+            ws,
+            unflushed: 0,
+            #[cfg(feature = "server")]
+            taken: Arc::default(),
+        }
     }
 
     /// How much waits to be taken, at most.
@@ -70,9 +98,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.unflushed
     }
 
+    /// How many bytes the other end has taken in all.
+    #[cfg(feature = "server")]
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Puts a message behind what waits.
     pub(crate) fn send(&mut self, message: Message) {
-        self.unflushed += message.len() + 16;
+        self.unflushed += message.len() + HEAD;
         // What fails here fails again when it is flushed, where it is heeded.
         let _ = Pin::new(&mut self.ws).start_send(message);
     }
@@ -93,7 +127,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             return Poll::Pending;
         }
         match Pin::new(&mut self.ws).poll_next(cx) {
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(Event::Message(message)),
+            Poll::Ready(Some(Ok(message))) => {
+                if let Message::Ping(payload) = &message {
+                    // Its answer waits too.
+                    self.unflushed += payload.len() + HEAD;
+                }
+                Poll::Ready(Event::Message(message))
+            }
             Poll::Ready(Some(Err(error))) => Poll::Ready(ended(error)),
             Poll::Ready(None) => Poll::Ready(Event::Ended(Ended::Gone("closed".to_owned()))),
             Poll::Pending => Poll::Pending,

@@ -356,6 +356,23 @@ async fn requests_count_against_the_limits() {
 }
 
 #[tokio::test]
+async fn registrations_without_an_id_count_for_their_address() {
+    let mut options = unlimited();
+    options.limits.registrations = 1;
+    let world = World::with(options).await;
+    let token = world.worker_token(None);
+    for (address, expected) in [("192.0.2.1", "ok"), ("192.0.2.2", "ok"), ("192.0.2.1", "error")] {
+        let mut request = request(&world, None);
+        request.headers_mut().insert("x-worker-token", token.parse().unwrap());
+        request.headers_mut().insert("x-forwarded-for", address.parse().unwrap());
+        let mut bare = Bare::open(request).await;
+        let body = json!({ "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
+        let answer = bare.ask("register", 1, body).await;
+        assert_eq!(answer["type"], expected, "{address}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_removed_workers_credits_are_void() {
     let world = World::start().await;
     let worker = world.worker(Some("w"));
@@ -372,4 +389,78 @@ async fn a_removed_workers_credits_are_void() {
     assert!(matches!(waiting.await.unwrap(), Err(cmdexec_core::Error::Forbidden(_))));
     world.user("ada", Role::User).submit(JobSpec::shell("true")).await.unwrap();
     assert!(matches!(worker.lease(&id, request).await, Err(cmdexec_core::Error::Forbidden(_))));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_read_is_pinged_all_the_same_and_not_taken_for_gone() {
+    let mut options = quick();
+    options.max_calls = 1;
+    let world = World::with(options).await;
+    let mut bare = world.bare_worker("w").await;
+    let body = json!({ "workerId": "w", "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
+    assert_eq!(bare.ask("register", 1, body).await["type"], "ok");
+    // A question that waits for five intervals, and is all that may be under way.
+    bare.say(&json!({ "type": "ready", "id": 2, "body": { "credits": 1, "waitMs": 1_000 } })).await;
+    let mut pings = 0;
+    loop {
+        match bare.message().await {
+            Message::Ping(_) => pings += 1,
+            Message::Text(text) => {
+                assert!(text.contains("\"jobs\":[]"), "{text}");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(pings >= 2, "{pings}");
+}
+
+#[tokio::test]
+async fn a_server_that_ends_does_not_wait_for_those_who_have_not_said_who_they_are() {
+    let world = World::start().await;
+    let mut silent = Bare::open(request(&world, None)).await;
+    let closing = world.server.clone();
+    let closing = tokio::spawn(async move { closing.close(Duration::from_secs(4)).await });
+    assert_eq!(silent.closed().await.0, 1001);
+    assert_eq!(closing.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn credits_add_up_however_they_come() {
+    let world = World::start().await;
+    let ada = world.user("ada", Role::User);
+    let mut bare = world.bare_worker("w").await;
+    let body = json!({ "workerId": "w", "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
+    assert_eq!(bare.ask("register", 1, body).await["type"], "ok");
+    let ready = |credits: usize| json!({ "type": "ready", "body": { "credits": credits } });
+    let got = async |bare: &mut Bare, count: usize| {
+        let mut jobs = 0;
+        while jobs < count {
+            jobs += bare.next().await["body"]["jobs"].as_array().unwrap().len();
+        }
+        assert_eq!(jobs, count);
+    };
+    bare.say(&ready(1)).await;
+    bare.say(&ready(2)).await;
+    for _ in 0..4 {
+        ada.submit(JobSpec::shell("true")).await.unwrap();
+    }
+    got(&mut bare, 3).await;
+    // The fourth waits for another credit, and none that was taken back counts.
+    assert_eq!(bare.ask("drain", 2, json!({})).await["type"], "ok");
+    bare.say(&ready(1)).await;
+    got(&mut bare, 1).await;
+    bare.say(&ready(3)).await;
+    assert_eq!(bare.ask("drain", 3, json!({})).await["type"], "ok");
+    ada.submit(JobSpec::shell("true")).await.unwrap();
+    let nothing = tokio::time::timeout(Duration::from_millis(200), bare.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    // 10,000 may stand, and a job uses one up.
+    bare.say(&ready(9_999)).await;
+    got(&mut bare, 1).await;
+    bare.say(&ready(2)).await;
+    assert_eq!(bare.ask("drain", 4, json!({})).await["type"], "ok");
+    bare.say(&ready(9_999)).await;
+    bare.say(&ready(2)).await;
+    assert_eq!(bare.closed().await.0, 4400);
 }

@@ -9,7 +9,7 @@ mod local;
 mod requests;
 
 pub use local::LocalLimiter;
-pub use requests::{Caller, Counted, RequestKind, RequestLimiter, RequestLimits};
+pub use requests::{Caller, CallerAddress, Counted, RequestKind, RequestLimiter, RequestLimits};
 
 /// Counts requests and says which are too many.
 #[async_trait]

@@ -63,6 +63,11 @@ pub enum RequestKind {
     Other,
 }
 
+/// The address that a request counts for, where its sender has not said who it is: of the client, or of whom a proxy that is believed
+/// speaks for. A server sets it, as a request's extension, for what is mounted in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerAddress(pub IpAddr);
+
 /// Whom a request counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller<'a> {

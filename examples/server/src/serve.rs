@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cmdexec_core::coordinator::Coordinator;
@@ -50,7 +51,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     http.drain = options.shutdown_timeout * 3 / 4;
     // One limiter, so that a request counts the same whichever way it comes.
     let limiter: Arc<dyn RateLimiter> = Arc::new(LocalLimiter::with_clock(Arc::new(SystemClock)));
-    let sockets = sockets(&http, Arc::clone(&coordinator) as _, keys.clone(), Arc::clone(&limiter))?;
+    let interval = options.coordinator.heartbeat_interval();
+    let sockets = sockets(&http, interval, Arc::clone(&coordinator) as _, keys.clone(), Arc::clone(&limiter))?;
     let drain = http.drain;
     let server = Server::builder(Arc::clone(&coordinator) as _, keys.clone()).options(http).limiter(limiter);
     let server = server.mount(cmdexec_transport_ws::server::PATH, sockets.clone()).build()?;
@@ -93,15 +95,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The push channel, with the limits of HTTP.
+/// The push channel, with the limits of HTTP. Who is gone is found within two heartbeats.
 fn sockets(
     http: &cmdexec_transport_http::server::Options,
+    heartbeat_interval: Duration,
     services: Arc<dyn Services>,
     keys: Keys,
     limiter: Arc<dyn RateLimiter>,
 ) -> anyhow::Result<cmdexec_transport_ws::Server> {
     let mut options = cmdexec_transport_ws::server::Options::default();
     options.limits = http.limits.clone();
+    options.ping_interval = heartbeat_interval;
     Ok(cmdexec_transport_ws::Server::builder(services, keys).options(options).limiter(limiter).build()?)
 }
 

@@ -153,7 +153,8 @@ impl Builder {
     }
 
     /// Lets something else answer at a path, such as `/api/ws`. It sees whatever is asked there, whoever asks; it may upgrade the
-    /// connection, and ends by itself what it has upgraded. The path must be none of the contract's.
+    /// connection, and ends by itself what it has upgraded. Each request has a [`CallerAddress`](cmdexec_core::limiter::CallerAddress) among
+    /// its extensions, if that is known. The path must be none of the contract's.
     #[must_use]
     pub fn mount<S, R>(mut self, path: impl Into<String>, service: S) -> Self
     where

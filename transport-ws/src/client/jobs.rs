@@ -64,14 +64,17 @@ impl JobService for Client {
 
     async fn get(&self, ids: &[JobId]) -> Result<Vec<Option<JobView>>, Error> {
         let mut views = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(IDS) {
-            let list: wire::JobList =
-                self.ask("get", &Get { job_ids: ids.iter().map(JobId::as_uuid).collect() }).await?;
+        let mut left = ids;
+        while !left.is_empty() {
+            let job_ids: Vec<_> = left.iter().take(IDS).map(JobId::as_uuid).collect();
+            let list: wire::JobList = self.ask("get", &Get { job_ids }).await?;
+            // The answer has as many as fit.
+            left = left.get(list.jobs.len()..).filter(|_| !list.jobs.is_empty()).ok_or(Error::Internal)?;
             for job in list.jobs {
                 views.push(job.map(|job| job.into_view().ok_or(Error::Internal)).transpose()?);
             }
         }
-        if views.len() == ids.len() { Ok(views) } else { Err(Error::Internal) }
+        Ok(views)
     }
 
     async fn list(&self, query: &JobQuery) -> Result<JobPage, Error> {

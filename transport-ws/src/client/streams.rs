@@ -165,6 +165,7 @@ pub(super) async fn follow(link: Arc<Link>, id: JobId, query: OutputQuery) -> Re
         job_id: Some(id.as_uuid()),
         events: Some(vec![Kind::Output]),
         cursor: from.map(|from| from.to_string()),
+        cursors: None,
         since: query.since.map(wire::Time),
         tail: query.tail,
         stream: query.stream,

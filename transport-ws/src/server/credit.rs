@@ -1,4 +1,5 @@
-//! What workers have room for: credits, each good for one job, for which the service is asked as long as they stand.
+//! What workers have room for: credits, each good for one job, for which the service is asked as long as they stand. One question is
+//! open for each worker; what comes while it waits is asked for once it is answered, so that nobody can open them without end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,20 +27,25 @@ const MOST_WORKERS: usize = 1_024;
 #[derive(Default)]
 pub(super) struct Credits(HashMap<WorkerId, Credit>);
 
+#[derive(Default)]
 struct Credit {
+    /// How many jobs the worker has room for.
     standing: usize,
-    /// Questions that are not answered yet.
-    open: usize,
-    /// Ends them.
+    /// Whether a question is not answered yet.
+    is_open: bool,
+    /// Ends it.
     stop: CancellationToken,
-    /// Who is to be told when they have ended.
+    /// Who is to be told when it has ended.
     drained: Option<u64>,
 }
 
 /// What became of a question.
 pub(super) struct Leased {
     worker: WorkerId,
+    /// For how many jobs it was.
     credits: usize,
+    /// Whether those credits were taken back meanwhile.
+    stop: CancellationToken,
     /// `None`: it was ended.
     answer: Option<Result<Vec<LeasedJob>, Error>>,
 }
@@ -55,7 +61,7 @@ impl Credits {
 
     /// Whether no question is open.
     pub(super) fn is_idle(&self) -> bool {
-        self.0.values().all(|credit| credit.open == 0)
+        self.0.values().all(|credit| !credit.is_open)
     }
 }
 
@@ -70,29 +76,24 @@ impl Session {
         if self.credits.0.len() >= MOST_WORKERS && !self.credits.0.contains_key(&worker) {
             return Err(Error::Forbidden("one socket speaks for too many workers"));
         }
-        let credit = self.credits.0.entry(worker.clone()).or_insert_with(|| Credit {
-            standing: 0,
-            open: 0,
-            stop: CancellationToken::new(),
-            drained: None,
-        });
+        let credit = self.credits.0.entry(worker.clone()).or_default();
         if credits == 0 || credit.standing + credits > MOST {
             return Err(Error::invalid("credits", format!("must be at least 1, and at most {MOST} may stand")));
         }
         credit.standing += credits;
-        self.ask(Arc::clone(work), worker, credits);
+        self.ask(Arc::clone(work), worker);
         Ok(())
     }
 
-    /// Asks the service as long as the credits stand.
-    fn ask(&mut self, work: Arc<dyn WorkerService>, worker: WorkerId, credits: usize) {
+    /// Asks the service for as many jobs as there are credits, unless it is being asked.
+    fn ask(&mut self, work: Arc<dyn WorkerService>, worker: WorkerId) {
         let closing = self.shared.closing.is_cancelled();
         let Some(credit) = self.credits.0.get_mut(&worker) else { return };
-        if closing {
-            credit.stop.cancel();
+        if credit.is_open || credit.standing == 0 || credit.stop.is_cancelled() || closing {
+            return;
         }
-        credit.open += 1;
-        let stop = credit.stop.clone();
+        credit.is_open = true;
+        let (credits, stop) = (credit.standing, credit.stop.clone());
         self.doing.push(
             async move {
                 let request = LeaseRequest { max: credits, wait: WAIT };
@@ -102,7 +103,7 @@ impl Session {
                     // What was claimed for a question that is dropped goes back.
                     () = stop.cancelled() => None,
                 };
-                Done::Leased(Leased { worker, credits, answer })
+                Done::Leased(Leased { worker, credits, stop, answer })
             }
             .boxed(),
         );
@@ -111,7 +112,7 @@ impl Session {
     /// Takes back a worker's credits; `id` is answered when nothing more can come.
     pub(super) fn drain(&mut self, worker: &WorkerId, id: u64) {
         match self.credits.0.get_mut(worker) {
-            Some(credit) if credit.open > 0 => {
+            Some(credit) if credit.is_open => {
                 std::mem::take(&mut credit.stop).cancel();
                 credit.standing = 0;
                 if let Some(earlier) = credit.drained.replace(id) {
@@ -124,27 +125,25 @@ impl Session {
 
     /// Takes in what credits brought.
     pub(super) fn leased(&mut self, leased: Leased) {
-        let Leased { worker, credits, answer } = leased;
+        let Leased { worker, credits, stop, answer } = leased;
         let super::session::Served::Worker { work, .. } = &self.who else { return };
         let work = Arc::clone(work);
         let Some(credit) = self.credits.0.get_mut(&worker) else { return };
-        credit.open -= 1;
-        let drained = if credit.open == 0 { credit.drained.take() } else { None };
-        let is_drained = drained.is_some() || credit.drained.is_some();
+        credit.is_open = false;
+        let drained = credit.drained.take();
+        // What stands now came after those were taken back.
+        let used =
+            |standing: usize, used: usize| if stop.is_cancelled() { standing } else { standing.saturating_sub(used) };
         match answer {
             Some(Ok(jobs)) => {
-                let left = credits.saturating_sub(jobs.len());
-                credit.standing = credit.standing.saturating_sub(jobs.len());
+                credit.standing = used(credit.standing, jobs.len());
                 if !jobs.is_empty() {
                     let jobs = jobs.iter().map(wire::Lease::from).collect();
                     self.say("jobs", None, &Jobs { worker_id: worker.to_string(), jobs });
                 }
-                if left > 0 && !is_drained {
-                    self.ask(work, worker, left);
-                }
             }
             Some(Err(error)) => {
-                credit.standing = credit.standing.saturating_sub(credits);
+                credit.standing = used(credit.standing, credits);
                 let void = Void { worker_id: worker.to_string(), credits, error: Refusal::from(error) };
                 self.say("refused", None, &void);
             }
@@ -153,5 +152,6 @@ impl Session {
         if let Some(id) = drained {
             self.say("ok", Some(id), &serde_json::json!({}));
         }
+        self.ask(work, worker);
     }
 }

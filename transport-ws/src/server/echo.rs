@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::handshake::READ_BUFFER;
-use crate::socket::{self, Ended, Event, Socket};
+use crate::socket::{self, Ended, Event};
 
 /// How long the end of a socket may take.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ pub fn echo<B>(
             return;
         }
         let Ok(io) = upgrade.await else { return };
-        let mut socket = Socket::serving(TokioIo::new(io), socket::config(most, READ_BUFFER)).await;
+        let mut socket = socket::serving(TokioIo::new(io), socket::config(most, READ_BUFFER)).await;
         let closing = loop {
             // As a session does: nothing is read while what it was sent before waits.
             let may_read = socket.unflushed() == 0;

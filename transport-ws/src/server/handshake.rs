@@ -1,9 +1,11 @@
 //! From a request to a socket whose peer is known: the version, the token, and who that is.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cmdexec_core::id::Owner;
+use cmdexec_core::limiter::CallerAddress;
 use cmdexec_core::service::{Role, WorkerPrincipal};
 use cmdexec_core::time::Timestamp;
 use cmdexec_core::token;
@@ -19,7 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use super::Shared;
 use super::open::{Place, Subject};
-use super::session;
+use super::session::{self, Peer};
 use crate::close::{Closing, Code};
 use crate::message::{Auth, Envelope, TOKEN, VERSION, VERSIONS};
 use crate::socket::{self, Ended, Event, Socket};
@@ -63,8 +65,9 @@ pub(super) fn upgrade<B>(shared: &Arc<Shared>, request: &mut Request<B>) -> Resp
     if let Some(protocol) = protocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
+    let address = request.extensions().get::<CallerAddress>().map(|CallerAddress(address)| *address);
     let upgrade = hyper::upgrade::on(request);
-    let task = upgraded(Arc::clone(shared), upgrade, offer, permit);
+    let task = upgraded(Arc::clone(shared), upgrade, offer, address, permit);
     shared.tasks.spawn(task);
     response
 }
@@ -117,7 +120,13 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-async fn upgraded(shared: Arc<Shared>, upgrade: OnUpgrade, offer: Offer, permit: OwnedSemaphorePermit) {
+async fn upgraded(
+    shared: Arc<Shared>,
+    upgrade: OnUpgrade,
+    offer: Offer,
+    address: Option<IpAddr>,
+    permit: OwnedSemaphorePermit,
+) {
     let io = tokio::select! {
         biased;
         io = tokio::time::timeout(shared.options.auth_timeout, upgrade) => io,
@@ -126,11 +135,11 @@ async fn upgraded(shared: Arc<Shared>, upgrade: OnUpgrade, offer: Offer, permit:
     // Otherwise the connection was gone before it was one.
     let Ok(Ok(io)) = io else { return };
     let config = socket::config(shared.options.max_message, READ_BUFFER);
-    let mut socket = Socket::serving(TokioIo::new(io), config).await;
+    let mut socket = socket::serving(TokioIo::new(io), config).await;
     let closing = tokio::select! {
         biased;
         () = shared.cut.cancelled() => return,
-        closing = served(&shared, &mut socket, offer) => closing,
+        closing = served(&shared, &mut socket, offer, address) => closing,
     };
     if let Some(closing) = closing {
         tracing::debug!(code = %closing.code, reason = closing.reason, "a socket is closed");
@@ -150,16 +159,21 @@ async fn served<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     socket: &mut Socket<S>,
     offer: Offer,
+    address: Option<IpAddr>,
 ) -> Option<Closing> {
     if !offer.speaks {
         return Some(Closing::new(Code::Version, format!("this server speaks {VERSION}")));
     }
     let shown = match offer.token {
         Some(shown) => shown,
-        None => match tokio::time::timeout(shared.options.auth_timeout, first_message(socket)).await {
-            Ok(Ok(shown)) => shown,
-            Ok(Err(ended)) => return ended,
-            Err(_) => return Some(Closing::new(Code::Unauthenticated, "no credentials came in time")),
+        None => tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => return Some(Closing::new(Code::GoingAway, "the server ends")),
+            first = tokio::time::timeout(shared.options.auth_timeout, first_message(socket)) => match first {
+                Ok(Ok(shown)) => shown,
+                Ok(Err(ended)) => return ended,
+                Err(_) => return Some(Closing::new(Code::Unauthenticated, "no credentials came in time")),
+            },
         },
     };
     let (who, expires) = match judge(shared, &shown) {
@@ -177,13 +191,15 @@ async fn served<S: AsyncRead + AsyncWrite + Unpin>(
         Some(place) => place,
         None => return Some(Closing::new(Code::TooMany, "too many sockets are open with this token")),
     };
-    Box::pin(session::run(shared, socket, who, expires, place)).await
+    Box::pin(session::run(shared, socket, Peer { who, address, expires, place })).await
 }
 
 /// The credentials as the first message. The error is what to say at the end, if somebody is there.
 async fn first_message<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> Result<Shown, Option<Closing>> {
     loop {
-        match socket.next(true).await {
+        // Who pings without end is not read while the answers wait.
+        let may_read = socket.unflushed() == 0;
+        match socket.next(may_read).await {
             Event::Message(Message::Text(text)) => {
                 let auth = Envelope::read(&text).ok().filter(|envelope| envelope.kind == "auth");
                 let auth: Option<Auth> = auth.and_then(|envelope| envelope.parse().ok());

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 mod credit;
 mod echo;
+mod everything;
 mod handshake;
 mod open;
 mod options;

@@ -26,14 +26,14 @@ pub struct Options {
     /// How many bytes of requests of one socket are worked on at once, the one that goes beyond included; more are read later.
     /// 4 MiB by default.
     pub max_call_bytes: usize,
-    /// How much may wait for a peer to take it before nothing more of it is read. 1 MiB by default.
+    /// How much may wait for a peer to take it before nothing more of it is read, and its subscriptions rest. 1 MiB by default.
     pub max_unsent: usize,
     /// How many subscriptions one socket may have. 256 by default.
     pub max_subscriptions: usize,
     /// How often a peer says something, if it is there. One that was silent for a quarter longer is asked whether it is, and cut
     /// after twice as long. 10 s by default.
     pub ping_interval: Duration,
-    /// How long a peer may take for what waits for it until it is cut. 30 s by default.
+    /// How long a peer may take for 16 KiB of what waits for it, or for all if that is less, until it is cut. 30 s by default.
     pub write_timeout: Duration,
     /// How long an ordinary call may take until it is refused as unavailable. 30 s by default.
     pub call_timeout: Duration,

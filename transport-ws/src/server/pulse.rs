@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use cmdexec_core::time::{Clock, Sleep};
 
+/// How many bytes a peer has to take in the time for it, where more than that waits.
+const LEAST: u64 = 16 * 1024;
+
 /// Watches a peer's silence. It looks at times and not at each message, so an idle peer that beats wakes nobody for this
 /// more than once an interval.
 pub(super) struct Pulse {
@@ -15,8 +18,10 @@ pub(super) struct Pulse {
     heard: Duration,
     /// When it was pinged since.
     pinged: Option<Duration>,
-    /// Since when it has taken nothing of what waits for it.
-    stuck: Option<Duration>,
+    /// Since when something waits for it, and how much it had taken by then.
+    waiting: Option<(Duration, u64)>,
+    /// How much it has taken.
+    taken: u64,
     wake: Sleep,
 }
 
@@ -27,14 +32,14 @@ pub(super) enum Due {
     Ping,
     /// It has been silent for two intervals, and was asked.
     Silent,
-    /// It has taken nothing for the time that it has to.
+    /// It has taken too little in the time that it has.
     Stuck,
 }
 
 impl Pulse {
     pub(super) fn new(clock: Arc<dyn Clock>, interval: Duration, write_timeout: Duration) -> Self {
         let (heard, wake) = (clock.uptime(), clock.sleep(ping_after(interval).min(write_timeout)));
-        Self { clock, interval, write_timeout, heard, pinged: None, stuck: None, wake }
+        Self { clock, interval, write_timeout, heard, pinged: None, waiting: None, taken: 0, wake }
     }
 
     /// The peer has said something, or can't be heard because it is not read.
@@ -42,17 +47,13 @@ impl Pulse {
         (self.heard, self.pinged) = (self.clock.uptime(), None);
     }
 
-    /// The peer has taken something.
-    pub(super) fn took(&mut self) {
-        self.stuck = None;
-    }
-
-    /// Notes whether something waits to be taken.
-    pub(super) fn waits(&mut self, unflushed: usize) {
+    /// Notes how much waits to be taken, and how much was taken in all.
+    pub(super) fn waits(&mut self, unflushed: usize, taken: u64) {
+        self.taken = taken;
         if unflushed == 0 {
-            self.stuck = None;
-        } else if self.stuck.is_none() {
-            self.stuck = Some(self.clock.uptime());
+            self.waiting = None;
+        } else if self.waiting.is_none() {
+            self.waiting = Some((self.clock.uptime(), taken));
         }
     }
 
@@ -65,7 +66,14 @@ impl Pulse {
     pub(super) fn due(&mut self) -> Due {
         let now = self.clock.uptime();
         let left = |since: Duration, time: Duration| time.saturating_sub(now.saturating_sub(since));
-        let stuck = self.stuck.map_or(self.write_timeout, |since| left(since, self.write_timeout));
+        if let Some((since, taken)) = &mut self.waiting
+            && left(*since, self.write_timeout).is_zero()
+            && self.taken - *taken >= LEAST
+        {
+            // It is slow, and there.
+            (*since, *taken) = (now, self.taken);
+        }
+        let stuck = self.waiting.map_or(self.write_timeout, |(since, _)| left(since, self.write_timeout));
         // Only who was asked can have kept silent: this process may have slept.
         let silent = match self.pinged {
             Some(at) => left(at, answer_within(self.interval)),
@@ -133,20 +141,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_takes_nothing_is_given_up_however_much_it_says() {
+    async fn a_peer_that_takes_too_little_is_given_up_however_much_it_says() {
         let (clock, mut pulse) = pulse();
-        pulse.waits(1);
-        for _ in 0..5 {
+        pulse.waits(1, 0);
+        let mut taken = 0;
+        // Slow, and never done.
+        for _ in 0..20 {
             clock.advance(5 * SECOND);
             pulse.heard();
-            pulse.waits(7);
+            taken += LEAST / 6 + 1;
+            pulse.waits(7, taken);
             assert_eq!(pulse.due(), Due::Nothing);
         }
-        pulse.took();
-        pulse.waits(7);
+        pulse.waits(0, taken);
+        pulse.waits(7, taken);
         clock.advance(29 * SECOND);
         pulse.heard();
-        assert_eq!(pulse.due(), Due::Nothing, "it has taken something meanwhile");
+        pulse.waits(7, taken + LEAST - 1);
+        assert_eq!(pulse.due(), Due::Nothing, "its time is not over");
         clock.advance(SECOND);
         pulse.beat().await;
         assert_eq!(pulse.due(), Due::Stuck);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +33,21 @@ use crate::socket::{Ended, Event as SocketEvent, Socket};
 /// How many results are sent before the peer is heard again.
 const IN_A_ROW: usize = 64;
 
+/// Who is at the other end of a socket.
+pub(super) struct Peer {
+    pub(super) who: Who,
+    /// Whom a registration counts for that names nobody.
+    pub(super) address: Option<IpAddr>,
+    /// When its token does.
+    pub(super) expires: Timestamp,
+    pub(super) place: Place,
+}
+
 /// What a session knows and does, without its socket.
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) who: Served,
+    pub(super) address: Option<IpAddr>,
     pub(super) doing: FuturesUnordered<BoxFuture<'static, Done>>,
     pub(super) credits: Credits,
     /// The workers that hear at once of what is cancelled.
@@ -45,10 +57,12 @@ pub(super) struct Session {
     calls: usize,
     call_bytes: usize,
     pace: Pace,
-    /// What is said at the end, once everything that was asked for is answered.
-    leaving: Option<Closing>,
+    /// What is said at the end, once everything that was asked for is answered; and since when.
+    leaving: Option<(Closing, Duration)>,
     /// What is to be sent.
     outbox: Vec<Message>,
+    /// How much waits for the peer to take it, with what is to be sent.
+    unsent: usize,
 }
 
 /// On whose behalf a socket acts.
@@ -101,14 +115,14 @@ enum Flow {
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     socket: &mut Socket<S>,
-    who: Who,
-    expires: Timestamp,
-    place: Place,
+    peer: Peer,
 ) -> Option<Closing> {
+    let Peer { who, address, expires, place } = peer;
     let options = &shared.options;
     socket.send(message::text("welcome", None, &welcome(shared, &who, expires)));
     let mut session = Session {
         who: Served::new(shared, who),
+        address,
         doing: FuturesUnordered::new(),
         credits: Credits::default(),
         stopping: HashSet::new(),
@@ -118,26 +132,29 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         pace: Pace { most: options.max_messages_per_second, read: 0, since: shared.clock.uptime(), rest: None },
         leaving: None,
         outbox: Vec::new(),
+        unsent: 0,
         shared: Arc::clone(shared),
     };
     let mut expiry = shared.clock.sleep(expires.after(LEEWAY).since(shared.clock.now()));
     let mut pulse = Pulse::new(Arc::clone(&shared.clock), options.ping_interval, options.write_timeout);
     session.follow_bound();
     loop {
-        let may_read = session.may_read(socket.unflushed());
+        let may_read = session.may_read();
         let event = tokio::select! {
             biased;
             () = place.revoked.cancelled() => Event::Revoked,
+            () = &mut expiry => Event::Expired,
+            () = pulse.beat() => Event::Pulse,
             () = shared.closing.cancelled(), if session.leaving.is_none() => Event::Closing,
+            // It can't keep the socket from its turn: there are only so many answers, and subscriptions rest while much is unsent.
             Some(done) = session.doing.next(), if !session.doing.is_empty() => Event::Done(done),
             event = socket.next(may_read) => Event::Socket(event),
             () = rested(&mut session.pace.rest) => Event::Rested,
-            () = &mut expiry => Event::Expired,
-            () = pulse.beat() => Event::Pulse,
         };
         let flow = match event {
             Event::Socket(SocketEvent::Flushed) => {
-                pulse.took();
+                session.unsent = socket.unflushed();
+                session.resume_all();
                 Flow::Go
             }
             Event::Socket(SocketEvent::Message(message)) => {
@@ -147,21 +164,21 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             Event::Socket(SocketEvent::Ended(Ended::Gone(_))) => Flow::End(None),
             Event::Socket(SocketEvent::Ended(Ended::Broken(closing))) => Flow::End(Some(closing)),
             Event::Done(done) => session.done_all(done),
-            Event::Pulse => {
-                if !may_read {
-                    // Who is not read can't be heard.
+            Event::Pulse => match pulse.due() {
+                Due::Nothing => Flow::Go,
+                Due::Ping => {
+                    session.push(Message::Ping(Bytes::new()));
+                    Flow::Go
+                }
+                Due::Silent if !may_read => {
+                    // Who is not read can't be heard, and wants to hear that somebody is there.
                     pulse.heard();
+                    session.push(Message::Ping(Bytes::new()));
+                    Flow::Go
                 }
-                match pulse.due() {
-                    Due::Nothing => Flow::Go,
-                    Due::Ping => {
-                        session.outbox.push(Message::Ping(Bytes::new()));
-                        Flow::Go
-                    }
-                    Due::Silent => Flow::End(Some(Closing::new(Code::Silent, "nothing was heard for two intervals"))),
-                    Due::Stuck => Flow::End(Some(Closing::new(Code::Silent, "what was sent was not taken in time"))),
-                }
-            }
+                Due::Silent => Flow::End(Some(Closing::new(Code::Silent, "nothing was heard for two intervals"))),
+                Due::Stuck => Flow::End(Some(Closing::new(Code::Silent, "what was sent was not taken in time"))),
+            },
             Event::Rested => {
                 session.pace.rest = None;
                 Flow::Go
@@ -169,17 +186,18 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             Event::Closing => {
                 session.leave(Closing::new(Code::GoingAway, "the server ends"));
                 // So that workers drain their credits and say what they have to say elsewhere.
-                session.outbox.push(message::text("drain", None, &serde_json::json!({})));
+                session.say("drain", None, &serde_json::json!({}));
                 Flow::Go
             }
             Event::Expired => Flow::End(Some(Closing::new(Code::Expired, "the token has expired"))),
             Event::Revoked => Flow::End(Some(Closing::new(Code::Revoked, "the credentials are revoked"))),
         };
         session.outbox.drain(..).for_each(|message| socket.send(message));
-        pulse.waits(socket.unflushed());
+        session.unsent = socket.unflushed();
+        pulse.waits(session.unsent, socket.taken());
         match flow {
             Flow::Go if session.leaving.is_some() && session.calls == 0 && session.credits.is_idle() => {
-                return session.leaving;
+                return session.leaving.map(|(closing, _)| closing);
             }
             Flow::Go => {}
             Flow::End(closing) => return closing,
@@ -236,19 +254,32 @@ impl Served {
 
 impl Session {
     /// Whether the next message may be read: its peer takes what it is sent, and does not ask for too much at once.
-    fn may_read(&self, unsent: usize) -> bool {
+    fn may_read(&self) -> bool {
         let options = &self.shared.options;
-        let is_unwanted = self.leaving.as_ref().is_some_and(|closing| closing.code == Code::Revoked);
-        !is_unwanted
+        let is_heard = match &self.leaving {
+            None => true,
+            // What is on its way is still worked on; it must not go on for ever.
+            Some((closing, since)) => {
+                closing.code != Code::Revoked
+                    && self.shared.clock.uptime().saturating_sub(*since) < options.close_timeout
+            }
+        };
+        is_heard
             && self.pace.rest.is_none()
-            && unsent < options.max_unsent
+            && self.may_say()
             && self.calls < options.max_calls
             && self.call_bytes < options.max_call_bytes
     }
 
+    /// Whether the peer takes what it is sent, so that it may be sent what it need not have at once.
+    pub(super) fn may_say(&self) -> bool {
+        self.unsent < self.shared.options.max_unsent
+    }
+
     /// Ends once everything that was asked for is answered. Who is no longer wanted is not heard meanwhile.
     pub(super) fn leave(&mut self, closing: Closing) {
-        self.leaving.get_or_insert(closing);
+        let now = self.shared.clock.uptime();
+        self.leaving.get_or_insert((closing, now));
         self.credits.stop();
         self.subscriptions.clear();
     }
@@ -314,10 +345,11 @@ impl Session {
     }
 
     pub(super) fn say(&mut self, kind: &str, id: Option<u64>, body: &impl serde::Serialize) {
-        self.outbox.push(message::text(kind, id, body));
+        self.push(message::text(kind, id, body));
     }
 
     pub(super) fn push(&mut self, message: Message) {
+        self.unsent += message.len();
         self.outbox.push(message);
     }
 
@@ -382,7 +414,7 @@ impl Session {
             Done::Answer { message, bytes, closing } => {
                 self.calls -= 1;
                 self.call_bytes -= bytes;
-                self.outbox.push(message);
+                self.push(message);
                 if closing.is_some() {
                     return Flow::End(closing);
                 }

@@ -1,17 +1,17 @@
 //! Subscriptions: streams of the service, made into events, as many as their reader has asked for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::JobId;
-use cmdexec_core::job::Status;
 use cmdexec_core::service::{JobService, JobUpdate, OutputEvent, OutputQuery, WatchQuery};
-use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::everything::everything;
 use super::session::{Done, Session};
 use crate::message::{self, Event, Events, Kind, Subscribe, What};
 use crate::refusal::Refusal;
@@ -24,12 +24,12 @@ const TOGETHER_BYTES: usize = 64 * 1024;
 const CREDITS: usize = 64;
 const MOST_CREDITS: usize = 100_000;
 
-/// How many jobs' output one subscription to all jobs follows at once; the others' comes when there is room.
-const MOST_FOLLOWED: usize = 256;
+/// How many jobs one subscription may say to have seen output of.
+const MOST_CURSORS: usize = 1_000;
 
 /// An event, and the bytes that it brings.
-type Item = Result<(Event, Bytes), Error>;
-type Source = BoxStream<'static, Item>;
+pub(super) type Item = Result<(Event, Bytes), Error>;
+pub(super) type Source = BoxStream<'static, Item>;
 
 /// A socket's subscriptions.
 #[derive(Default)]
@@ -111,10 +111,18 @@ impl Session {
         }
     }
 
-    /// Reads a subscription's stream while its reader wants more.
+    /// Reads every stream on that rested because too much was unsent.
+    pub(super) fn resume_all(&mut self) {
+        let parked = self.subscriptions.0.iter().filter(|(_, subscription)| subscription.parked.is_some());
+        let ids: Vec<_> = parked.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.resume(id));
+    }
+
+    /// Reads a subscription's stream while its reader wants more and takes what it has been sent.
     fn resume(&mut self, id: u64) {
+        let may_say = self.may_say();
         let Some(subscription) = self.subscriptions.0.get_mut(&id) else { return };
-        if subscription.credits == 0 {
+        if subscription.credits == 0 || !may_say {
             return;
         }
         let Some(mut source) = subscription.parked.take() else { return };
@@ -202,10 +210,20 @@ fn open(
     if !status && !output {
         return Err(Error::invalid("events", "must name status, output, or both"));
     }
-    let cursor =
-        |text: &String| text.parse().map_err(|_| Error::invalid("cursor", "not a cursor that this service gave out"));
+    let job = subscribe.job_id.map(JobId::from_uuid);
+    let misplaced = [
+        ("cursors", job.is_some() && subscribe.cursors.is_some(), "goes without jobId: say cursor"),
+        ("cursor", job.is_none() && subscribe.cursor.is_some(), "goes with jobId: say cursors"),
+        ("follow", job.is_none() && subscribe.follow == Some(false), "may be false only with jobId"),
+    ];
+    if let Some((field, _, why)) = misplaced.into_iter().find(|(_, is_misplaced, _)| *is_misplaced) {
+        return Err(Error::invalid(field, why));
+    }
+    let cursor = |field: &str, text: &String| {
+        text.parse().map_err(|_| Error::invalid(field, "not a cursor that this service gave out"))
+    };
     let query = OutputQuery {
-        from: subscribe.cursor.as_ref().map(cursor).transpose()?,
+        from: subscribe.cursor.as_ref().map(|text| cursor("cursor", text)).transpose()?,
         since: subscribe.since.map(|time| time.0),
         tail: subscribe.tail,
         follow: subscribe.follow.unwrap_or(true),
@@ -214,15 +232,19 @@ fn open(
     if query.tail.is_some_and(|tail| tail > OutputQuery::MAX_TAIL) {
         return Err(Error::invalid("tail", format!("must be at most {}", OutputQuery::MAX_TAIL)));
     }
-    let job = subscribe.job_id.map(JobId::from_uuid);
+    let cursors = subscribe.cursors.iter().flatten();
+    let cursors = cursors.map(|(job, text)| Ok((JobId::from_uuid(*job), cursor("cursors", text)?)));
+    let cursors: Vec<_> = cursors.collect::<Result<_, Error>>()?;
+    if cursors.len() > MOST_CURSORS {
+        return Err(Error::invalid("cursors", format!("must be at most {MOST_CURSORS}")));
+    }
     Ok(async move {
         let Some(job) = job else {
-            let updates = jobs.watch(WatchQuery::All).await?;
-            return Ok(if output {
-                everything(jobs, updates, query, status).boxed()
+            return if output {
+                Ok(everything(jobs, query, status, cursors).await?.boxed())
             } else {
-                changes(updates).boxed()
-            });
+                Ok(changes(jobs.watch(WatchQuery::All).await?).boxed())
+            };
         };
         let mut sources: Vec<Source> = Vec::new();
         if status {
@@ -240,7 +262,7 @@ fn changes(updates: impl Stream<Item = Result<JobUpdate, Error>> + Send + 'stati
 }
 
 /// One job's output.
-async fn written(jobs: &dyn JobService, job: JobId, query: OutputQuery) -> Result<Source, Error> {
+pub(super) async fn written(jobs: &dyn JobService, job: JobId, query: OutputQuery) -> Result<Source, Error> {
     let output = jobs.output(job, query).await?;
     Ok(output.map(move |event| event.map(|event| with_bytes(job, event))).boxed())
 }
@@ -249,62 +271,4 @@ fn with_bytes(job: JobId, event: OutputEvent) -> (Event, Bytes) {
     let said = Event::of_output(job, &event);
     let bytes = if let OutputEvent::Chunk { bytes, .. } = event { bytes } else { Bytes::new() };
     (said, bytes)
-}
-
-/// Changes of all jobs, and the output of each from when it was seen to run.
-struct Everything {
-    jobs: Arc<dyn JobService>,
-    updates: cmdexec_core::service::UpdateStream,
-    query: OutputQuery,
-    status: bool,
-    followed: HashSet<JobId>,
-    outputs: SelectAll<Source>,
-}
-
-fn everything(
-    jobs: Arc<dyn JobService>,
-    updates: cmdexec_core::service::UpdateStream,
-    query: OutputQuery,
-    status: bool,
-) -> impl Stream<Item = Item> + Send {
-    let query = OutputQuery { from: None, ..query };
-    let all = Everything { jobs, updates, query, status, followed: HashSet::new(), outputs: SelectAll::new() };
-    stream::unfold(all, |mut all| async move { all.next().await.map(|event| (event, all)) })
-}
-
-impl Everything {
-    async fn next(&mut self) -> Option<Item> {
-        loop {
-            tokio::select! {
-                biased;
-                update = self.updates.next() => {
-                    let update = match update? {
-                        Ok(update) => update,
-                        Err(error) => return Some(Err(error)),
-                    };
-                    let wrote = !matches!(update.status, Status::Scheduled | Status::Queued);
-                    if wrote && self.followed.len() < MOST_FOLLOWED && !self.followed.contains(&update.id) {
-                        match written(&*self.jobs, update.id, self.query).await {
-                            Ok(source) => {
-                                self.followed.insert(update.id);
-                                self.outputs.push(source);
-                            }
-                            // It is gone already.
-                            Err(Error::JobNotFound) => {}
-                            Err(error) => return Some(Err(error)),
-                        }
-                    }
-                    if self.status {
-                        return Some(Ok((Event::of_update(&update), Bytes::new())));
-                    }
-                }
-                Some(event) = self.outputs.next(), if !self.outputs.is_empty() => {
-                    if let Ok((Event { event: What::End, job_id, .. }, _)) = &event {
-                        self.followed.remove(&JobId::from_uuid(*job_id));
-                    }
-                    return Some(event);
-                }
-            }
-        }
-    }
 }

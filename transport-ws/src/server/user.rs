@@ -6,16 +6,25 @@ use cmdexec_core::Error;
 use cmdexec_core::files::FileId;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::limiter::{Caller, RequestKind};
-use cmdexec_core::service::{JobQuery, Role, Submission};
+use cmdexec_core::service::{JobQuery, JobService, Role, Submission};
 use cmdexec_wire as wire;
 use cmdexec_wire::read::{self, Malformed};
 
+use serde_json::value::to_raw_value;
+
 use super::session::{Served, Session};
 use crate::close::{Closing, Code};
-use crate::message::{Envelope, Files, Get, List, More, OneFile, OneJob, OneWorker, Submitted, Subscribe, Which};
+use crate::message::{Envelope, Files, Get, Got, List, More, OneFile, OneJob, OneWorker, Submitted, Subscribe, Which};
 
-/// How many jobs one request asks about: each may come with 128 KiB of output.
+/// How many jobs one request asks about: each may come with a large command and 128 KiB of output.
 const MOST_IDS: usize = 64;
+
+/// How many of them are looked up at once, and after how many bytes of them nothing more is.
+const LOOKED_UP: usize = 16;
+const ANSWER: usize = 4 << 20;
+
+/// What a job that is asked about counts as of the bytes that are worked on.
+const JOB_BYTES: usize = 64 * 1024;
 
 /// Takes in a user's message.
 pub(super) fn take(session: &mut Session, envelope: &Envelope<'_>, bytes: usize) -> Result<(), Closing> {
@@ -86,11 +95,9 @@ fn begin(session: &mut Session, id: u64, bytes: usize, envelope: &Envelope<'_>) 
                 return Err(Error::invalid("jobIds", format!("must be at most {MOST_IDS}")));
             }
             let ids: Vec<_> = job_ids.into_iter().map(JobId::from_uuid).collect();
-            session.call(id, bytes, async move {
+            session.call(id, bytes + ids.len() * JOB_BYTES, async move {
                 counted.await?;
-                let views = jobs.get(&ids).await?;
-                let view = |view: &Option<_>| view.as_ref().map(wire::Job::whole);
-                Ok(wire::JobList { jobs: views.iter().map(view).collect() })
+                as_many_as_fit(&*jobs, &ids).await
             });
         }
         "list" => {
@@ -171,6 +178,24 @@ fn begin(session: &mut Session, id: u64, bytes: usize, envelope: &Envelope<'_>) 
         }
     }
     Ok(())
+}
+
+/// The first of these jobs, and the others that fit into an answer.
+async fn as_many_as_fit(jobs: &dyn JobService, ids: &[JobId]) -> Result<Got, Error> {
+    let mut got = Got { jobs: Vec::with_capacity(ids.len()) };
+    let mut bytes = 0;
+    for some in ids.chunks(LOOKED_UP) {
+        for view in jobs.get(some).await? {
+            let job = view.as_ref().map(|view| to_raw_value(&wire::Job::whole(view))).transpose();
+            let job = job.map_err(|_| Error::Internal)?;
+            bytes += job.as_ref().map_or(0, |job| job.get().len());
+            if bytes > ANSWER && !got.jobs.is_empty() {
+                return Ok(got);
+            }
+            got.jobs.push(job);
+        }
+    }
+    Ok(got)
 }
 
 fn worker(text: &str) -> Result<WorkerId, Error> {

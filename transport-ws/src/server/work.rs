@@ -180,9 +180,9 @@ impl Request<'_> {
         if let Some(worker) = &registration.worker {
             self.session.follow_stops(&self.work, worker);
         }
-        let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.session.shared));
+        let (work, shared, address) = (Arc::clone(&self.work), Arc::clone(&self.session.shared), self.session.address);
         self.call(async move {
-            let caller = registration.worker.as_ref().map_or(Caller::Address(None), Caller::Worker);
+            let caller = registration.worker.as_ref().map_or(Caller::Address(address), Caller::Worker);
             shared.limiter.count(RequestKind::Registration, caller).await.passed?;
             let registered = work.register(registration).await?;
             Ok(wire::Registered::from(&registered))

@@ -79,6 +79,8 @@ impl World {
         let server = server.build().unwrap();
         let mut plain = http::server::Options::default();
         plain.limits = RequestLimits::none();
+        // Tests speak for whom they like.
+        plain.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
         plain.push = Some(http::server::Push { path: PATH.to_owned(), port: None });
         let by_http = http::Server::builder(services, keys.clone()).options(plain).mount(PATH, server.clone());
         let by_http = by_http.build().unwrap();

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::handler::Handler;
+use axum::middleware::map_request_with_state;
 use bytes::Bytes;
+use cmdexec_core::limiter::CallerAddress;
 use http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::CorsLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::edge::Edge;
-use super::guard::Access;
+use super::guard::{self, Access};
 use super::problem::Problem;
 use super::{App, docs};
 
@@ -30,13 +33,24 @@ pub(super) use health::Health;
 pub(super) fn router(app: &Arc<App>) -> Router {
     let (router, document) = documented(app).split_for_parts();
     app.openapi.get_or_init(|| docs::finished(document));
-    let open = app.mounts.iter().fold(Router::new(), |router, (path, mount)| router.route(path, mount.clone()));
+    let addressed = map_request_with_state(Arc::clone(app), addressed);
+    let mount =
+        |router: Router<_>, (path, mount): &super::Mount| router.route(path, mount.clone().layer(addressed.clone()));
+    let open = app.mounts.iter().fold(Router::new(), mount);
     let router = router
         .merge(docs::pages(open).route_layer(Edge::open(app)))
         .fallback((|| async { Problem::not_found() }).layer(Edge::open(app)))
         .method_not_allowed_fallback((|| async { Problem::method_not_allowed() }).layer(Edge::open(app)));
     let router = if app.options.cors_origins.is_empty() { router } else { router.layer(cors(app)) };
     router.with_state(Arc::clone(app))
+}
+
+/// Tells what is mounted whom a request counts for.
+async fn addressed(State(app): State<Arc<App>>, mut request: Request) -> Request {
+    if let Some(address) = guard::address(&app, request.headers(), request.extensions()) {
+        request.extensions_mut().insert(CallerAddress(address));
+    }
+    request
 }
 
 /// The OpenAPI document.
