@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cmdexec_core::Error;
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::service::{Heartbeat, Registration, Usage, WorkerService, WorkerStatus};
+use cmdexec_core::service::{Heartbeat, LeaseRequest, Registration, Usage, WorkerService, WorkerStatus};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_transport_ws::Client;
 use cmdexec_transport_ws::client::Options;
@@ -40,9 +40,14 @@ struct Socket(WebSocketStream<TcpStream>);
 
 impl Server {
     async fn start() -> (Self, Client) {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(set: impl FnOnce(&mut Options)) -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut options = Options::default();
         options.backoff = Duration::from_millis(2);
+        set(&mut options);
         let client = Client::builder(format!("ws://{}", listener.local_addr().unwrap())).worker_token("any");
         (Self(listener), client.options(options).build().unwrap())
     }
@@ -107,6 +112,45 @@ async fn a_beat_is_not_said_again_but_what_is_harmless_to_repeat_is() {
     socket.say(&json!({"type": "ok", "id": again["id"], "body": registered})).await;
     assert_eq!(registering.await.unwrap().unwrap().worker, worker);
     assert!(matches!(beating.await.unwrap(), Err(Error::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn a_job_that_was_pushed_into_a_broken_socket_is_not_begun_with_over_the_next() {
+    // What nobody waits for is not given back meanwhile.
+    let (server, client) = Server::with(|options| options.linger = Duration::from_hours(1)).await;
+    let worker: WorkerId = "w".parse().unwrap();
+    let lease = |wait: u64| {
+        let (client, worker) = (client.clone(), worker.clone());
+        tokio::spawn(
+            async move { client.lease(&worker, LeaseRequest { max: 1, wait: Duration::from_secs(wait) }).await },
+        )
+    };
+    let gone = lease(60);
+    let mut socket = server.accept().await;
+    assert_eq!(socket.next().await["type"], "ready");
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    socket.say(&pushed(1)).await;
+    drop(socket);
+
+    // Until then, the client has heard the job and the end.
+    let mut socket = server.accept().await;
+    let here = lease(60);
+    let ready = socket.next().await;
+    assert_eq!((&ready["type"], &ready["body"]["credits"]), (&json!("ready"), &json!(1)), "the first is forgotten");
+    socket.say(&pushed(2)).await;
+    let leased = here.await.unwrap().unwrap();
+    assert_eq!(leased.iter().map(|leased| leased.attempt).collect::<Vec<_>>(), [2]);
+}
+
+/// A job, pushed for the attempt of this number.
+fn pushed(attempt: u32) -> Value {
+    let lease = json!({
+        "jobId": "019b76da-a800-7000-be5a-069934cc0618", "attempt": attempt, "command": "true", "timeout": 60,
+        "leaseToken": "b0f4d125cc0d694a6d8fc15a3248c9da", "leaseTtlMs": 60_000,
+        "leaseExpiresAt": "2099-01-01T00:00:00.000Z",
+    });
+    json!({"type": "jobs", "body": {"workerId": "w", "jobs": [lease]}})
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ impl WorkerService for Fallback {
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
         self.socket.link.begin();
-        // What was pushed before the socket broke is still this worker's.
+        // What was pushed a moment ago is this worker's, whatever became of the socket since.
         let here = self.socket.link.core.pushed.take(worker, request.max);
         if !here.is_empty() {
             return Ok(here);

@@ -87,8 +87,8 @@ impl Link {
         let core = Core {
             target,
             options,
+            pushed: Arc::new(Pushed::new(Arc::clone(&clock))),
             clock,
-            pushed: Arc::default(),
             state: watch::Sender::new(State::Opening),
             stops: Stops::default(),
             trouble: Mutex::default(),
