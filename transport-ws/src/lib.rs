@@ -12,6 +12,8 @@
 mod close;
 mod message;
 mod refusal;
+#[cfg(feature = "client")]
+mod silence;
 mod socket;
 
 #[cfg(feature = "client")]

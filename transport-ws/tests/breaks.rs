@@ -143,6 +143,26 @@ async fn a_job_that_was_pushed_into_a_broken_socket_is_not_begun_with_over_the_n
     assert_eq!(leased.iter().map(|leased| leased.attempt).collect::<Vec<_>>(), [2]);
 }
 
+#[tokio::test]
+async fn a_server_that_closes_behind_its_welcome_is_left_alone_for_longer_each_time() {
+    let first = Duration::from_millis(20);
+    let (server, client) = Server::with(|options| options.backoff = first).await;
+    let opening = tokio::spawn({
+        let client = client.clone();
+        async move { client.opened().await }
+    });
+    let begun = SystemClock.uptime();
+    for _ in 0..5 {
+        server.accept().await.0.close(None).await.unwrap();
+    }
+    drop(server.accept().await);
+    // Each pause is at least half of its bound.
+    let least = first / 2 * (1 + 2 + 4 + 8 + 16);
+    let took = SystemClock.uptime().saturating_sub(begun);
+    assert!(took >= least, "{took:?}");
+    opening.abort();
+}
+
 /// A job, pushed for the attempt of this number.
 fn pushed(attempt: u32) -> Value {
     let lease = json!({

@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Options;
-use super::connect::{Target, jittered};
+use super::backoff::Backoff;
+use super::connect::Target;
 use super::pushed::Pushed;
 use super::run::{self, Command};
 use super::streams::Sink;
@@ -171,7 +172,7 @@ impl Link {
         often: Often,
     ) -> Result<T, Error> {
         let options = &self.core.options;
-        let mut pause = options.backoff;
+        let mut backoff = Backoff::new(options);
         let until = uptime() + options.retry_for;
         loop {
             let left = until.saturating_sub(uptime());
@@ -192,8 +193,7 @@ impl Link {
                 Tried::Lost => return Err(Error::Unavailable { retry_after: cmdexec_wire::LATER }),
             };
             let again = often == Often::UntilAnswered || matches!(error, Error::RateLimited { .. });
-            let wait = jittered(pause).max(error.retry_after().unwrap_or_default());
-            pause = (pause * 2).min(options.max_backoff);
+            let wait = backoff.pause().max(error.retry_after().unwrap_or_default());
             if !again || uptime() + wait > until {
                 return Err(error);
             }

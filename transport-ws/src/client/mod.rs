@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cmdexec_core::service::{JobService, WorkerService};
 use cmdexec_core::time::{Clock, SystemClock};
 
+mod backoff;
 mod connect;
 mod fallback;
 mod jobs;
