@@ -9,12 +9,20 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cmdexec_core::Error;
+use cmdexec_core::coordinator::Coordinator;
+use cmdexec_core::executor::{OutputChunk, Stream};
 use cmdexec_core::id::WorkerId;
-use cmdexec_core::service::{Heartbeat, LeaseRequest, Registration, Usage, WorkerService, WorkerStatus};
+use cmdexec_core::job::{JobSpec, Outcome, Status};
+use cmdexec_core::service::{
+    FinalOutput, FinishedAttempt, Heartbeat, JobServiceExt, LeaseRequest, LeasedJob, OutputAck, OutputBatch,
+    OutputEvent, OutputPieces, OutputQuery, Registration, Usage, WorkerService, WorkerStatus,
+};
+use cmdexec_core::store::{Chunk, Listed, MemoryStore};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_transport_ws::Client;
-use cmdexec_transport_ws::client::Options;
+use cmdexec_transport_ws::client::{Fallback, Options};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -171,6 +179,80 @@ fn pushed(attempt: u32) -> Value {
         "leaseExpiresAt": "2099-01-01T00:00:00.000Z",
     });
     json!({"type": "jobs", "body": {"workerId": "w", "jobs": [lease]}})
+}
+
+/// A worker's service over a socket that a server breaks, with a coordinator behind it by which the worker has a job.
+async fn falling_back() -> (Server, Fallback, Coordinator, LeasedJob) {
+    let (server, socket) = Server::with(|options| options.retry_for = Duration::ZERO).await;
+    let coordinator = Coordinator::builder(MemoryStore::new()).build().await.unwrap();
+    let other = coordinator.as_worker(WorkerId::local());
+    other.register(Registration { worker: Some(WorkerId::local()), ..Registration::new("h", 1, 64) }).await.unwrap();
+    coordinator.jobs().submit(JobSpec::shell("true")).await.unwrap();
+    let request = LeaseRequest { max: 1, wait: Duration::from_secs(20) };
+    let leased = other.lease(&WorkerId::local(), request).await.unwrap().remove(0);
+    (server, Fallback::new(socket, other), coordinator, leased)
+}
+
+/// Says output over a socket that breaks when it was said; what came of it, and what the coordinator has.
+async fn said_into_a_break(pieces: OutputPieces) -> (Result<(), Error>, Bytes) {
+    let (server, service, coordinator, leased) = falling_back().await;
+    let (job, batch) = (leased.job, OutputBatch { job: leased.job, token: Some(leased.token), pieces });
+    let (mut socket, ()) = tokio::join!(server.accept(), service.socket().opened());
+    let breaking = async {
+        assert_eq!(socket.next().await["type"], "output");
+        drop(socket);
+    };
+    let worker = WorkerId::local();
+    let saying = service.append_output(&worker, vec![batch]);
+    let ((), answer) = tokio::join!(breaking, saying);
+    let answer = answer.map(|mut acks| assert_eq!(acks.remove(0), Ok(OutputAck { cancel: false })));
+    let output = coordinator.jobs().job(job).await.unwrap().stdout;
+    (answer, output)
+}
+
+#[tokio::test]
+async fn output_whose_answer_is_lost_goes_another_way_only_if_it_has_numbers() {
+    let bytes = Bytes::from_static(b"once");
+    let numbered = OutputPieces::Numbered(vec![Chunk { seq: 0, stream: Stream::Stdout, bytes: bytes.clone() }]);
+    assert_eq!(said_into_a_break(numbered).await, (Ok(()), "once".into()));
+    // The server may have it.
+    let plain = OutputPieces::Plain(vec![OutputChunk { stream: Stream::Stdout, bytes }]);
+    let (answer, output) = said_into_a_break(plain).await;
+    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+    assert_eq!(output, "");
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_socket_goes_another_way_as_it_is() {
+    let (server, service, coordinator, leased) = falling_back().await;
+    let chunk = |seq, byte| Chunk { seq, stream: Stream::Stdout, bytes: vec![byte; 65_536].into() };
+    let pieces = OutputPieces::Numbered(vec![chunk(0, b'a'), chunk(1, b'b')]);
+    let batch = OutputBatch { job: leased.job, token: Some(leased.token), pieces };
+    let mut report = FinishedAttempt::new(&leased, Outcome::Exited { code: 0 });
+    report.output = FinalOutput::Rest(vec![chunk(2, b'c')]);
+    let listed = Listed { job: leased.job, token: leased.token };
+    let beat = Heartbeat { held: Some(vec![listed; 1_000]), ..beat() };
+    let worker = WorkerId::local();
+    let (mut socket, ()) = tokio::join!(server.accept(), service.socket().opened());
+    // The server's limit is 64 KiB.
+    service.append_output(&worker, vec![batch.clone()]).await.unwrap().remove(0).unwrap();
+    service.heartbeat(&worker, beat).await.unwrap();
+    service.finish(&worker, vec![report]).await.unwrap().remove(0).unwrap();
+    assert_eq!(coordinator.jobs().job(leased.job).await.unwrap().status, Status::Completed);
+    let output = coordinator.jobs().output(leased.job, OutputQuery::default()).await.unwrap();
+    let bytes = output.map(|event| match event.unwrap() {
+        OutputEvent::Chunk { bytes, .. } => bytes.len(),
+        _ => 0,
+    });
+    assert_eq!(bytes.fold(0, |all, bytes| async move { all + bytes }).await, 3 * 65_536);
+    // Nothing of it came here, and nothing broke.
+    let refused = service.socket().append_output(&worker, vec![batch]).await;
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    assert!(service.socket().is_open());
+    socket.0.close(None).await.unwrap();
+    while let Some(Ok(message)) = socket.0.next().await {
+        assert!(!message.is_text() && !message.is_binary(), "{message:?}");
+    }
 }
 
 #[tokio::test]

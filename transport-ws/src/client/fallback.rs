@@ -11,14 +11,25 @@ use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
     Registration, StopStream, WorkerService,
 };
+use cmdexec_wire::is_repeatable;
 
 use super::Client;
+use super::link::Failure;
 
 /// A worker's service over a socket, and over something else (HTTP) while the socket is away.
 ///
-/// Each call goes over the socket if it is open; if it breaks meanwhile, what is safe to repeat is said again the other way. A question for jobs
-/// that waits the other way is dropped when the socket is there, which gives back what it may have got. Losing the socket is not losing the worker: its
-/// session and leases are the coordinator's, and the same either way. Files always go the other way.
+/// Each call goes over the socket if it is open. What was not sent, because the socket was gone or takes no message of its size, goes the other way;
+/// and so does what was sent over one that broke before the answer came, if it is safe to repeat. A question for jobs that waits the other way is
+/// dropped when the socket is there, which gives back what it may have got. Losing the socket is not losing the worker: its session and leases are the
+/// coordinator's, and the same either way. Files always go the other way.
+///
+/// # Errors
+/// What the way says that was taken last. It is [`Error::Unavailable`] where a call may have been done and must not be done twice: a heartbeat, which is
+/// to be made anew, and output without numbers, which may be there or not.
+///
+/// # Cancellation
+/// A call that is dropped may have been done or not, and most may be made again ([`WorkerService`]). Dropping `lease` loses nothing: what
+/// came for it is given to the next call, or goes back.
 pub struct Fallback {
     socket: Client,
     other: Arc<dyn WorkerService>,
@@ -36,18 +47,21 @@ impl Fallback {
         &self.socket
     }
 
-    /// Over the socket if it is open, and the other way if that brings no answer.
+    /// Over the socket if it is open, and the other way if that brings no answer and the call may be made then.
     async fn either<T>(
         &self,
-        socket: impl Future<Output = Result<T, Error>> + Send,
+        is_repeatable: bool,
+        socket: impl Future<Output = Result<T, Failure>> + Send,
         other: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         self.socket.link.begin();
         if self.socket.is_open() {
             match socket.await {
-                // Either it says nothing now, or the server does, and then it says so again.
-                Err(Error::Unavailable { .. }) if !self.socket.is_open() => {}
-                answer => return answer,
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Unsent(_)) => {}
+                // While it is open the server says so again.
+                Err(failure) if is_repeatable && failure.may_be_done() && !self.socket.is_open() => {}
+                Err(failure) => return Err(failure.into()),
             }
         }
         other.await
@@ -63,16 +77,12 @@ impl fmt::Debug for Fallback {
 #[async_trait]
 impl WorkerService for Fallback {
     async fn register(&self, registration: Registration) -> Result<Registered, Error> {
-        self.either(self.socket.register(registration.clone()), self.other.register(registration)).await
+        self.either(true, self.socket.registered(&registration), self.other.register(registration.clone())).await
     }
 
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        self.socket.link.begin();
-        // Not one after the other: what it lists may be old by then. The worker beats again.
-        if self.socket.is_open() {
-            return self.socket.heartbeat(worker, beat).await;
-        }
-        self.other.heartbeat(worker, beat).await
+        // Said again, it may list less than the worker has by then. The worker beats again.
+        self.either(false, self.socket.beaten(worker, &beat), self.other.heartbeat(worker, beat.clone())).await
     }
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
@@ -108,11 +118,13 @@ impl WorkerService for Fallback {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        self.either(self.socket.append_output(worker, batches.clone()), self.other.append_output(worker, batches)).await
+        let is_repeatable = is_repeatable(&batches);
+        let other = self.other.append_output(worker, batches.clone());
+        self.either(is_repeatable, self.socket.appended(worker, &batches), other).await
     }
 
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
-        self.either(self.socket.finish(worker, attempts.clone()), self.other.finish(worker, attempts)).await
+        self.either(true, self.socket.finished(worker, &attempts), self.other.finish(worker, attempts.clone())).await
     }
 
     async fn download(

@@ -34,6 +34,11 @@ use link::Link;
 /// [`Error::Unavailable`](cmdexec_core::Error::Unavailable): nothing is lost by a broken socket, and nothing done twice. What a broken socket
 /// pushed is a worker's if a call of `lease` waited for it; else it is forgotten, and comes back to the queue by itself.
 ///
+/// # Sizes
+/// A request that is larger than what the server takes in one message is [`Error::Invalid`](cmdexec_core::Error::Invalid) and not sent, for the
+/// server would close the socket; output and reports are spread over several. A piece of output is not, nor is a submission, which is done as a
+/// whole or not at all.
+///
 /// # Files
 /// Their bytes don't travel over sockets. [`Builder::files`] and [`Builder::worker_files`] say what brings them.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::Outcome;
 use cmdexec_core::service::{FinishedAttempt, LeasedJob};
 use cmdexec_core::time::{Clock, SystemClock};
-use cmdexec_wire as wire;
+use cmdexec_wire::{self as wire, ReportAcks};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
@@ -74,12 +74,14 @@ pub(super) async fn run(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, 
         let failed = match core.target.open(&core.options).await {
             Ok((socket, welcome)) => {
                 core.note(None);
+                core.takes(&welcome.limits);
                 let (interval, begun) = (interval(&welcome), SystemClock.uptime());
-                let (failed, is_of_use) = {
-                    let mut running = Running::new(&core);
-                    let failed = opened(&mut running, socket, interval, &mut commands).await;
-                    (failed, running.is_of_use)
-                };
+                let mut running = Running::new(&core);
+                let failed = opened(&mut running, socket, interval, &mut commands).await;
+                // Before callers hear that they get no answer: they look for why.
+                core.state.send_replace(State::Opening);
+                let is_of_use = running.is_of_use;
+                drop(running);
                 core.pushed.reset();
                 // A welcome alone is no success: who is closed behind it each time would come again at once each time.
                 if is_of_use || SystemClock.uptime().saturating_sub(begun) >= interval {
@@ -256,12 +258,14 @@ impl<'a> Running<'a> {
         if jobs.is_empty() {
             return;
         }
-        let report = |leased: &LeasedJob| wire::Report::of(&FinishedAttempt::new(leased, Outcome::Returned));
-        let results: Vec<_> = jobs.iter().filter_map(report).collect();
-        self.next += 1;
-        // If this is lost, they come back because no heartbeat lists them.
-        let body = serde_json::json!({ "workerId": worker, "results": results });
-        self.outbox.push(message::raw("results", self.next, body.to_string().as_bytes()));
+        let report = |leased: &LeasedJob| FinishedAttempt::new(leased, Outcome::Returned);
+        let reports: Vec<_> = jobs.iter().map(report).collect();
+        let (_, bodies) = ReportAcks::spread(worker, &reports, self.core.sizes());
+        for (body, _) in bodies {
+            self.next += 1;
+            // If this is lost, they come back because no heartbeat lists them.
+            self.outbox.push(message::raw("results", self.next, &body));
+        }
     }
 
     fn events(&mut self, id: u64, events: Vec<(message::Event, Bytes)>) {
