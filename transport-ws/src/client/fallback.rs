@@ -1,6 +1,7 @@
 //! Another way to the same coordinator, for as long as there is no socket.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use cmdexec_core::service::{
     Registration, StopStream, WorkerService,
 };
 use cmdexec_wire::is_repeatable;
+use futures_util::{StreamExt, stream};
 
 use super::Client;
 use super::link::Failure;
@@ -107,10 +109,13 @@ impl WorkerService for Fallback {
         }
     }
 
-    /// Over the socket, whenever there is one, and whatever the other way has to say.
+    /// Over the socket, whenever there is one, and whatever the other way has to say; until either ends. The socket's does when this service is
+    /// dropped, as is one whose token is changed: whoever listens asks the next one then, though HTTP's goes on in silence.
     async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
-        let other = self.other.stops(worker).await?;
-        Ok(Box::pin(futures_util::stream::select(self.socket.stops(worker).await?, other)))
+        let to_its_end = |stops: StopStream| stops.map(Some).chain(stream::iter([None]));
+        let (socket, other) = (self.socket.stops(worker).await?, self.other.stops(worker).await?);
+        let both = stream::select(to_its_end(socket), to_its_end(other));
+        Ok(Box::pin(both.scan((), |(), jobs| ready(jobs))))
     }
 
     async fn append_output(
