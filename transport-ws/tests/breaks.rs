@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// How often the server would like to hear something.
 const INTERVAL_MS: u64 = 400;
@@ -60,11 +61,16 @@ impl Server {
         (Self(listener), client.options(options).build().unwrap())
     }
 
-    /// The next socket, made welcome.
-    async fn accept(&self) -> Socket {
+    /// The next socket.
+    async fn open(&self) -> Socket {
         let accepted = tokio::time::timeout(Duration::from_secs(20), self.0.accept()).await;
         let (stream, _) = accepted.expect("the client does not come").unwrap();
-        let mut socket = Socket(tokio_tungstenite::accept_hdr_async(stream, versioned).await.unwrap());
+        Socket(tokio_tungstenite::accept_hdr_async(stream, versioned).await.unwrap())
+    }
+
+    /// The next socket, made welcome.
+    async fn accept(&self) -> Socket {
+        let mut socket = self.open().await;
         let limits = json!({"messageBytes": 65536, "messagesPerSecond": 100, "requests": 10, "requestBytes": 65536});
         let body = json!({
             "version": 1, "as": "worker", "expiresAt": "2099-01-01T00:00:00.000Z",
@@ -149,6 +155,31 @@ async fn a_job_that_was_pushed_into_a_broken_socket_is_not_begun_with_over_the_n
     socket.say(&pushed(2)).await;
     let leased = here.await.unwrap().unwrap();
     assert_eq!(leased.iter().map(|leased| leased.attempt).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn who_is_closed_instead_of_welcomed_says_why_to_every_call() {
+    for (code, said) in [
+        (4401, Error::Unauthenticated),
+        (4410, Error::Unauthenticated),
+        (4403, Error::Forbidden("the server revoked these credentials")),
+        (4406, Error::Forbidden("the server speaks no version of this protocol that this end does")),
+    ] {
+        let (server, client) = Server::with(|options| {
+            (options.backoff, options.max_backoff) = (Duration::from_hours(1), Duration::from_hours(1));
+        })
+        .await;
+        let closing = async {
+            let mut socket = server.open().await;
+            let frame = CloseFrame { code: code.into(), reason: "because".into() };
+            socket.0.close(Some(frame)).await.unwrap();
+            socket
+        };
+        let (_socket, answer) = tokio::join!(closing, client.register(Registration::new("h", 1, 64)));
+        assert_eq!(answer, Err(said), "{code}");
+        let trouble = client.trouble().unwrap();
+        assert!(trouble.ends_with(&format!("the server closed the socket: because ({code})")), "{trouble}");
+    }
 }
 
 #[tokio::test]
