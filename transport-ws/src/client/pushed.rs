@@ -10,8 +10,8 @@ use cmdexec_core::service::LeasedJob;
 use cmdexec_core::time::Clock;
 use tokio::sync::Notify;
 
-/// For how long what was pushed may be taken at most.
-const FRESH: Duration = Duration::from_secs(1);
+/// For how long what was pushed may be taken at most: beats may be asked for more often than the length of leases says.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// What is pushed to each worker.
 #[derive(Debug)]
