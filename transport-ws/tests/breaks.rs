@@ -121,9 +121,7 @@ async fn a_beat_is_not_said_again_but_what_is_harmless_to_repeat_is() {
     let mut socket = server.accept().await;
     let again = socket.next().await;
     assert_eq!(again["type"], "register", "first of all what was not answered, and no beat");
-    let registered =
-        json!({"ok": true, "workerId": "w", "heartbeatIntervalMs": 1000, "pollIntervalMs": 1000, "leaseMs": 3000});
-    socket.say(&json!({"type": "ok", "id": again["id"], "body": registered})).await;
+    socket.say(&json!({"type": "ok", "id": again["id"], "body": registered()})).await;
     assert_eq!(registering.await.unwrap().unwrap().worker, worker);
     assert!(matches!(beating.await.unwrap(), Err(Error::Unavailable { .. })));
 }
@@ -200,6 +198,29 @@ async fn a_server_that_closes_behind_its_welcome_is_left_alone_for_longer_each_t
     let took = SystemClock.uptime().saturating_sub(begun);
     assert!(took >= least, "{took:?}");
     opening.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_answers_is_come_back_to_soon_each_time_that_it_breaks() {
+    let (server, client) = Server::with(|options| {
+        (options.backoff, options.max_backoff) = (Duration::from_millis(1), Duration::from_hours(1));
+        options.retry_for = Duration::from_mins(1);
+    })
+    .await;
+    // If pauses went on to grow, the last would take minutes.
+    for _ in 0..20 {
+        let answering = async {
+            let mut socket = server.accept().await;
+            let id = &socket.next().await["id"];
+            socket.say(&json!({"type": "ok", "id": id, "body": registered()})).await;
+        };
+        let ((), answer) = tokio::join!(answering, client.register(Registration::new("h", 1, 64)));
+        answer.unwrap();
+    }
+}
+
+fn registered() -> Value {
+    json!({"ok": true, "workerId": "w", "heartbeatIntervalMs": 1000, "pollIntervalMs": 1000, "leaseMs": 3000})
 }
 
 /// A job, pushed for the attempt of this number.

@@ -62,7 +62,7 @@ struct Running<'a> {
     subscriptions: HashMap<u64, Sink>,
     outbox: Vec<Message>,
     linger: Option<Pin<Box<Sleep>>>,
-    /// Whether a call was answered with what it asked for.
+    /// Whether a call or a subscription was answered with what it asked for.
     is_of_use: bool,
 }
 
@@ -305,6 +305,7 @@ impl<'a> Running<'a> {
             }
             ("ok", Some(id)) => {
                 if let Some(sink) = self.subscriptions.get(&id) {
+                    self.is_of_use = true;
                     sink.opened();
                 }
             }
