@@ -12,6 +12,7 @@
 mod close;
 mod message;
 mod refusal;
+mod silence;
 mod socket;
 
 #[cfg(feature = "client")]

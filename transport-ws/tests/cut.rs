@@ -9,98 +9,26 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::coordinator::{Coordinator, Options};
 use cmdexec_core::executor::{FunctionExecutor, Stream};
+use cmdexec_core::id::WorkerId;
 use cmdexec_core::job::{JobSpec, Outcome, Status};
-use cmdexec_core::service::{Ended, JobServiceExt};
-use cmdexec_core::store::MemoryStore;
+use cmdexec_core::service::{
+    Ended, FinishedAttempt, JobQuery, JobService, JobServiceExt, LeaseRequest, OutputBatch, OutputEvent, OutputPieces,
+    OutputQuery, Registration, Role, Submission, UserPrincipal, WatchQuery,
+};
+use cmdexec_core::store::{Chunk, MemoryStore};
 use cmdexec_core::worker::Worker;
 use cmdexec_transport_ws::Client;
 use futures_util::StreamExt;
+use support::proxy::{Cut, Proxy, everywhere};
 use support::{World, quick, unlimited};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-
-/// Where the first connection is cut.
-#[derive(Debug, Clone, Copy)]
-enum Cut {
-    Never,
-    /// After so many bytes of the worker's.
-    Up(u64),
-    /// After so many bytes of the server's.
-    Down(u64),
-}
-
-/// A way to the server on which the first connection is cut, and later ones are not.
-struct Proxy {
-    address: SocketAddr,
-    up: Arc<AtomicU64>,
-    down: Arc<AtomicU64>,
-    tasks: JoinSet<()>,
-}
-
-impl Proxy {
-    async fn start(to: SocketAddr, cut: Cut) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (up, down) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn({
-            let (up, down) = (Arc::clone(&up), Arc::clone(&down));
-            async move {
-                let is_first = AtomicBool::new(true);
-                let mut connections = JoinSet::new();
-                loop {
-                    let (near, _) = listener.accept().await.unwrap();
-                    let cut = if is_first.swap(false, Ordering::Relaxed) { cut } else { Cut::Never };
-                    let (up, down) = (Arc::clone(&up), Arc::clone(&down));
-                    connections.spawn(async move {
-                        let Ok(far) = TcpStream::connect(to).await else { return };
-                        let (near_read, near_write) = near.into_split();
-                        let (far_read, far_write) = far.into_split();
-                        let most = |is_this: Option<u64>| is_this.unwrap_or(u64::MAX);
-                        let most_up = most(if let Cut::Up(n) = cut { Some(n) } else { None });
-                        let most_down = most(if let Cut::Down(n) = cut { Some(n) } else { None });
-                        tokio::select! {
-                            () = carry(near_read, far_write, most_up, &up) => {}
-                            () = carry(far_read, near_write, most_down, &down) => {}
-                        }
-                    });
-                }
-            }
-        });
-        Self { address, up, down, tasks }
-    }
-}
-
-/// Carries bytes, at most so many.
-async fn carry(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    mut most: u64,
-    count: &AtomicU64,
-) {
-    let mut buffer = [0; 4096];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
-        let allowed = usize::try_from(most.min(read as u64)).unwrap();
-        if to.write_all(&buffer[..allowed]).await.is_err() {
-            return;
-        }
-        count.fetch_add(allowed as u64, Ordering::Relaxed);
-        most -= allowed as u64;
-        if most == 0 {
-            return;
-        }
-    }
-}
+use tokio::sync::watch;
 
 /// Runs a job by a worker whose first connection is cut; how many bytes went each way.
 async fn run(cut: Cut) -> (u64, u64) {
@@ -143,28 +71,101 @@ async fn run(cut: Cut) -> (u64, u64) {
     worker.drain();
     let ended = tokio::time::timeout(Duration::from_secs(30), worker.wait()).await.unwrap();
     assert_eq!(ended.unreported, [], "{cut:?}");
-    let bytes = (proxy.up.load(Ordering::Relaxed), proxy.down.load(Ordering::Relaxed));
-    drop(proxy.tasks);
+    let bytes = proxy.carried();
+    drop(proxy);
     world.stop().await;
     bytes
 }
 
-/// Each of so many bytes apart; every one with `CMDEXEC_CUT_STRIDE=1`.
-fn stride() -> usize {
-    std::env::var("CMDEXEC_CUT_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(17)
+/// Submits a job, and hears what becomes of it and what it writes, over a socket whose first connection is cut; how many bytes went each way.
+/// The job goes on only when what it did was heard, so that all of it is heard over a socket.
+async fn hear(cut: Cut) -> (u64, u64) {
+    let coordinator = Arc::new(Coordinator::builder(MemoryStore::new()).build().await.unwrap());
+    let world = World::over(Arc::clone(&coordinator) as _, unlimited()).await;
+    let proxy = Proxy::start(world.address, cut).await;
+    let client = Client::builder(format!("ws://{}", proxy.address)).user_token(world.user_token("ada", Role::User));
+    let client = client.options(quick()).build().unwrap();
+    let heard = watch::Sender::new(Heard::default());
+    let hearing = async {
+        let submission = Submission { specs: vec![JobSpec::shell("true")], idempotency_key: None };
+        let job = client.submit_batch(submission).await.unwrap().remove(0).id;
+        let watching = async {
+            let mut updates = client.watch(WatchQuery::Job(job)).await.unwrap();
+            while heard.borrow().statuses.last() != Some(&Status::Completed) {
+                let status = updates.next().await.unwrap().unwrap().status;
+                heard.send_modify(|heard| heard.statuses.push(status));
+            }
+        };
+        let following = async {
+            let query = OutputQuery { follow: true, ..OutputQuery::default() };
+            let mut events = client.output(job, query).await.unwrap();
+            while let Some(event) = events.next().await {
+                match event.unwrap() {
+                    OutputEvent::Chunk { bytes, .. } => {
+                        heard.send_modify(|heard| heard.output.extend_from_slice(&bytes));
+                    }
+                    OutputEvent::Reset { .. } => assert_eq!(heard.borrow().output.len(), 0, "there is but one attempt"),
+                    OutputEvent::Gap { .. } => panic!("nothing is too much"),
+                    OutputEvent::End { status } => assert_eq!(status, Status::Completed),
+                }
+            }
+        };
+        tokio::join!(watching, following);
+    };
+    let pieces: Vec<_> = (0..PIECES).map(|n| format!("piece {n}, ")).collect();
+    let working = async {
+        let (id, worker) = (WorkerId::local(), coordinator.as_worker(WorkerId::local()));
+        worker.register(Registration { worker: Some(id.clone()), ..Registration::new("h", 1, 64) }).await.unwrap();
+        let statuses = async |count| {
+            heard.subscribe().wait_for(|heard| heard.statuses.len() == count).await.unwrap();
+        };
+        statuses(1).await;
+        let request = LeaseRequest { max: 2, wait: Duration::from_secs(60) };
+        let leased = worker.lease(&id, request).await.unwrap();
+        assert_eq!(leased.len(), 1);
+        statuses(2).await;
+        let mut written = 0;
+        for (seq, piece) in (0..).zip(&pieces) {
+            written += piece.len();
+            let chunk = Chunk { seq, stream: Stream::Stdout, bytes: Bytes::copy_from_slice(piece.as_bytes()) };
+            let pieces = OutputPieces::Numbered(vec![chunk]);
+            let batch = OutputBatch { job: leased[0].job, token: Some(leased[0].token), pieces };
+            worker.append_output(&id, vec![batch]).await.unwrap().remove(0).unwrap();
+            heard.subscribe().wait_for(|heard| heard.output.len() >= written).await.unwrap();
+        }
+        let report = FinishedAttempt::new(&leased[0], Outcome::Exited { code: 0 });
+        worker.finish(&id, vec![report]).await.unwrap().remove(0).unwrap();
+    };
+    let both = async { tokio::join!(hearing, working) };
+    let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
+    assert!(ended.is_ok(), "{cut:?}: something is lost behind {:?}", heard.borrow());
+    let heard = heard.send_replace(Heard::default());
+    assert_eq!(heard.statuses, [Status::Queued, Status::Running, Status::Completed], "{cut:?}");
+    assert_eq!(String::from_utf8(heard.output).unwrap(), pieces.concat(), "{cut:?}");
+    let ada = UserPrincipal { owner: "ada".parse().unwrap(), role: Role::User };
+    assert_eq!(coordinator.as_user(ada).list(&JobQuery::default()).await.unwrap().total, 1, "{cut:?}");
+    let bytes = proxy.carried();
+    drop(proxy);
+    world.stop().await;
+    bytes
 }
+
+/// What a user has heard of a job.
+#[derive(Debug, Default)]
+struct Heard {
+    statuses: Vec<Status>,
+    output: Vec<u8>,
+}
+
+/// More than the client takes before it says that it takes more.
+const PIECES: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wherever_a_socket_is_cut_a_job_runs_once_and_all_of_it_arrives() {
-    let (up, down) = run(Cut::Never).await;
-    assert!(up > 500 && down > 300, "{up} {down}");
-    let cuts = (0..up).map(Cut::Up).chain((0..down).map(Cut::Down)).step_by(stride());
-    let count = cuts.clone().count();
-    // Most of each is waiting.
-    futures_util::stream::iter(cuts)
-        .for_each_concurrent(24, |cut| async move {
-            tokio::spawn(run(cut)).await.unwrap();
-        })
-        .await;
-    println!("cut at {count} of {} places", up + down);
+    everywhere(run).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_a_socket_is_cut_a_user_submits_once_and_hears_everything_once() {
+    everywhere(hear).await;
 }

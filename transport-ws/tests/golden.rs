@@ -140,7 +140,7 @@ async fn what_the_client_says() {
         let mut socket = tokio_tungstenite::accept_hdr_async(stream, callback).await.unwrap();
         let welcome = json!({ "type": "welcome", "body": {
             "version": 1, "as": "worker", "expiresAt": "2026-01-02T00:00:00.000Z", "pingIntervalMs": 60_000, "of": "a newer server",
-            "limits": { "messageBytes": 1, "messagesPerSecond": 1, "requests": 1, "requestBytes": 1 },
+            "limits": { "messageBytes": 65_536, "messagesPerSecond": 1, "requests": 1, "requestBytes": 1 },
         } });
         socket.send(Message::text(welcome.to_string())).await.unwrap();
         while let Some(Ok(message)) = socket.next().await {

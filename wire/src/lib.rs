@@ -45,7 +45,7 @@ pub use worker::{Beat, BeatAck, Executor, Held, Register, Registered, Worker, Wo
 #[cfg(feature = "server")]
 pub use file::encoded_name;
 #[cfg(feature = "client")]
-pub use spread::{OutputAcks, ReportAcks, Sizes, SpreadOutput};
+pub use spread::{OutputAcks, ReportAcks, Sizes, SpreadOutput, is_repeatable};
 #[cfg(feature = "openapi")]
 pub use {
     job::{EndedName, ReasonName, StatusName},

@@ -30,14 +30,12 @@ pub struct SpreadOutput {
 impl SpreadOutput {
     /// Spreads batches over bodies. From `pack_from` bytes on, output that has numbers travels as it is.
     pub fn new(worker: &WorkerId, batches: &[OutputBatch], sizes: Sizes, pack_from: usize) -> Self {
-        let (mut is_repeatable, mut is_numbered, mut bytes) = (true, true, 0);
+        let is_repeatable = is_repeatable(batches);
+        let (mut is_numbered, mut bytes) = (true, 0);
         for batch in batches {
             match &batch.pieces {
                 OutputPieces::Numbered(chunks) => bytes += chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>(),
-                OutputPieces::Plain(chunks) => {
-                    is_numbered = false;
-                    is_repeatable &= chunks.is_empty();
-                }
+                OutputPieces::Plain(_) => is_numbered = false,
             }
         }
         if is_numbered && bytes >= pack_from {
@@ -52,6 +50,14 @@ impl SpreadOutput {
         }
         Self { is_packed: false, is_repeatable, bodies: packer.finish().collect() }
     }
+}
+
+/// Whether saying it again does no harm: without numbers it would be more output.
+pub fn is_repeatable(batches: &[OutputBatch]) -> bool {
+    batches.iter().all(|batch| match &batch.pieces {
+        OutputPieces::Numbered(_) => true,
+        OutputPieces::Plain(chunks) => chunks.is_empty(),
+    })
 }
 
 /// What became of each batch of output.

@@ -1,7 +1,5 @@
 //! Opening a socket: the URL, the token, and the server's welcome.
 
-use std::time::Duration;
-
 use cmdexec_core::Error;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request};
@@ -147,13 +145,4 @@ fn refused(code: u16, reason: &str) -> Failed {
         }
         _ => Failed::Unreachable(why),
     }
-}
-
-/// How long one pause is: this long, less up to half of it, so that clients that lost the same server don't come back together.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    use rand::{RngExt as _, SeedableRng as _};
-    // Without the system's randomness the pauses are just less random.
-    let random = rand::rngs::StdRng::try_from_rng(&mut rand::rngs::SysRng);
-    let share: f64 = random.map_or(0.5, |mut random: rand::rngs::StdRng| random.random());
-    pause.mul_f64(0.5 + share / 2.0)
 }

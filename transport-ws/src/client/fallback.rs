@@ -1,6 +1,7 @@
 //! Another way to the same coordinator, for as long as there is no socket.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,14 +12,26 @@ use cmdexec_core::service::{
     FinishedAttempt, Heartbeat, HeartbeatReply, LeaseRequest, LeasedJob, OutputAck, OutputBatch, Registered,
     Registration, StopStream, WorkerService,
 };
+use cmdexec_wire::is_repeatable;
+use futures_util::{StreamExt, stream};
 
 use super::Client;
+use super::link::Failure;
 
 /// A worker's service over a socket, and over something else (HTTP) while the socket is away.
 ///
-/// Each call goes over the socket if it is open; if it breaks meanwhile, what is safe to repeat is said again the other way. A question for jobs
-/// that waits the other way is dropped when the socket is there, which gives back what it may have got. Losing the socket is not losing the worker: its
-/// session and leases are the coordinator's, and the same either way. Files always go the other way.
+/// Each call goes over the socket if it is open. What was not sent, because the socket was gone or takes no message of its size, goes the other way;
+/// and so does what was sent over one that broke before the answer came, if it is safe to repeat. A question for jobs that waits the other way is
+/// dropped when the socket is there, which gives back what it may have got. Losing the socket is not losing the worker: its session and leases are the
+/// coordinator's, and the same either way. Files always go the other way.
+///
+/// # Errors
+/// What the way says that was taken last. It is [`Error::Unavailable`] where a call may have been done and must not be done twice: a heartbeat, which is
+/// to be made anew, and output without numbers, which may be there or not.
+///
+/// # Cancellation
+/// A call that is dropped may have been done or not, and most may be made again ([`WorkerService`]). Dropping `lease` loses nothing: what
+/// came for it is given to the next call, or goes back.
 pub struct Fallback {
     socket: Client,
     other: Arc<dyn WorkerService>,
@@ -36,18 +49,21 @@ impl Fallback {
         &self.socket
     }
 
-    /// Over the socket if it is open, and the other way if that brings no answer.
+    /// Over the socket if it is open, and the other way if that brings no answer and the call may be made then.
     async fn either<T>(
         &self,
-        socket: impl Future<Output = Result<T, Error>> + Send,
+        is_repeatable: bool,
+        socket: impl Future<Output = Result<T, Failure>> + Send,
         other: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         self.socket.link.begin();
         if self.socket.is_open() {
             match socket.await {
-                // Either it says nothing now, or the server does, and then it says so again.
-                Err(Error::Unavailable { .. }) if !self.socket.is_open() => {}
-                answer => return answer,
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Unsent(_)) => {}
+                // While it is open the server says so again.
+                Err(failure) if is_repeatable && failure.may_be_done() && !self.socket.is_open() => {}
+                Err(failure) => return Err(failure.into()),
             }
         }
         other.await
@@ -63,21 +79,17 @@ impl fmt::Debug for Fallback {
 #[async_trait]
 impl WorkerService for Fallback {
     async fn register(&self, registration: Registration) -> Result<Registered, Error> {
-        self.either(self.socket.register(registration.clone()), self.other.register(registration)).await
+        self.either(true, self.socket.registered(&registration), self.other.register(registration.clone())).await
     }
 
     async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        self.socket.link.begin();
-        // Not one after the other: what it lists may be old by then. The worker beats again.
-        if self.socket.is_open() {
-            return self.socket.heartbeat(worker, beat).await;
-        }
-        self.other.heartbeat(worker, beat).await
+        // Said again, it may list less than the worker has by then. The worker beats again.
+        self.either(false, self.socket.beaten(worker, &beat), self.other.heartbeat(worker, beat.clone())).await
     }
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
         self.socket.link.begin();
-        // What was pushed before the socket broke is still this worker's.
+        // What was pushed a moment ago is this worker's, whatever became of the socket since.
         let here = self.socket.link.core.pushed.take(worker, request.max);
         if !here.is_empty() {
             return Ok(here);
@@ -97,10 +109,13 @@ impl WorkerService for Fallback {
         }
     }
 
-    /// Over the socket, whenever there is one, and whatever the other way has to say.
+    /// Over the socket, whenever there is one, and whatever the other way has to say; until either ends. The socket's does when this service is
+    /// dropped, as is one whose token is changed: whoever listens asks the next one then, though HTTP's goes on in silence.
     async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
-        let other = self.other.stops(worker).await?;
-        Ok(Box::pin(futures_util::stream::select(self.socket.stops(worker).await?, other)))
+        let to_its_end = |stops: StopStream| stops.map(Some).chain(stream::iter([None]));
+        let (socket, other) = (self.socket.stops(worker).await?, self.other.stops(worker).await?);
+        let both = stream::select(to_its_end(socket), to_its_end(other));
+        Ok(Box::pin(both.scan((), |(), jobs| ready(jobs))))
     }
 
     async fn append_output(
@@ -108,11 +123,13 @@ impl WorkerService for Fallback {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        self.either(self.socket.append_output(worker, batches.clone()), self.other.append_output(worker, batches)).await
+        let is_repeatable = is_repeatable(&batches);
+        let other = self.other.append_output(worker, batches.clone());
+        self.either(is_repeatable, self.socket.appended(worker, &batches), other).await
     }
 
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
-        self.either(self.socket.finish(worker, attempts.clone()), self.other.finish(worker, attempts)).await
+        self.either(true, self.socket.finished(worker, &attempts), self.other.finish(worker, attempts.clone())).await
     }
 
     async fn download(

@@ -24,7 +24,7 @@ const IDS: usize = 64;
 impl Client {
     /// Asks something that is harmless to repeat.
     async fn ask<T: DeserializeOwned>(&self, kind: &'static str, asked: &impl Serialize) -> Result<T, Error> {
-        self.link.call(kind, Body::Text(body(asked)), Often::UntilAnswered).await
+        Ok(self.link.call(kind, Body::Text(body(asked)), Often::UntilAnswered).await?)
     }
 }
 

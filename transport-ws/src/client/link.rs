@@ -1,6 +1,6 @@
 //! The handle that calls go through. It starts the task that has the socket, and ends it when it is dropped.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -8,21 +8,30 @@ use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::service::Stops;
 use cmdexec_core::time::{Clock, SystemClock};
+use cmdexec_wire::Sizes;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Options;
-use super::connect::{Target, jittered};
+use super::backoff::Backoff;
+use super::connect::Target;
 use super::pushed::Pushed;
 use super::run::{self, Command};
 use super::streams::Sink;
-use crate::message::{self, Envelope};
+use crate::message::{self, Envelope, Limits};
 use crate::refusal::Refusal;
 
 /// How many commands may wait for the task; more wait with their callers.
 const MAILBOX: usize = 256;
+
+/// How much output or how many reports travel in one message: little enough to be through slow lines before anybody thinks that they
+/// are gone.
+const MESSAGE: Sizes = Sizes { bytes: 256 * 1024, items: 1_000 };
+
+/// More than what stands around a request's body.
+const AROUND: usize = 64;
 
 /// The handle.
 pub(super) struct Link {
@@ -41,6 +50,8 @@ pub(super) struct Core {
     pub(super) pushed: Arc<Pushed>,
     pub(super) state: watch::Sender<State>,
     pub(super) stops: Stops,
+    /// How many bytes a message may have, by the server's last welcome.
+    most_bytes: AtomicUsize,
     trouble: Mutex<Option<String>>,
 }
 
@@ -72,7 +83,62 @@ pub(super) enum Often {
     Once,
 }
 
+/// Why a call brought nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was not sent, and so did nothing.
+    Unsent(Error),
+    /// It is not known whether it was done.
+    Lost,
+    /// What the server said instead.
+    Refused(Error),
+}
+
+impl Failure {
+    /// The same of what was begun with before, in another part or try of it.
+    pub(super) fn behind(self, is_begun: bool) -> Self {
+        match self {
+            Self::Unsent(_) if is_begun => Self::Lost,
+            failure => failure,
+        }
+    }
+
+    /// Whether the call may have been done.
+    pub(super) fn may_be_done(&self) -> bool {
+        // A server that gave up on a call does not say what became of it.
+        matches!(self, Self::Lost | Self::Refused(Error::Unavailable { .. }))
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unsent(error) | Failure::Refused(error) => error,
+            Failure::Lost => Self::Unavailable { retry_after: cmdexec_wire::LATER },
+        }
+    }
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(body) | Self::Packed(body) => body.len(),
+        }
+    }
+}
+
 impl Core {
+    /// A server has said what it takes.
+    pub(super) fn takes(&self, limits: &Limits) {
+        self.most_bytes.store(limits.message_bytes, Ordering::Relaxed);
+    }
+
+    /// How large the bodies of what can be spread are.
+    pub(super) fn sizes(&self) -> Sizes {
+        let most = self.most_bytes.load(Ordering::Relaxed).saturating_sub(AROUND);
+        Sizes { bytes: MESSAGE.bytes.min(most), ..MESSAGE }
+    }
+
     pub(super) fn note(&self, trouble: Option<String>) {
         if let Some(trouble) = &trouble {
             tracing::debug!(trouble, "no socket");
@@ -87,10 +153,11 @@ impl Link {
         let core = Core {
             target,
             options,
+            pushed: Arc::new(Pushed::new(Arc::clone(&clock))),
             clock,
-            pushed: Arc::default(),
             state: watch::Sender::new(State::Opening),
             stops: Stops::default(),
+            most_bytes: AtomicUsize::new(usize::MAX),
             trouble: Mutex::default(),
         };
         let mailbox = Mutex::new(Some(mailbox));
@@ -163,45 +230,58 @@ impl Link {
         let _ = self.commands.try_send(command);
     }
 
+    /// Refuses a request that the server would close the socket for, and with it every other.
+    pub(super) fn fits(&self, kind: &str, body: &Body) -> Result<(), Failure> {
+        let (size, most) = (body.len() + AROUND, self.core.most_bytes.load(Ordering::Relaxed));
+        if size <= most {
+            return Ok(());
+        }
+        let why = format!("{kind} has {size} bytes, and this server takes at most {most} in a message");
+        Err(Failure::Unsent(Error::invalid("body", why)))
+    }
+
     /// Makes a request, again and again where that is safe and may help, and reads its answer.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         kind: &'static str,
         body: Body,
         often: Often,
-    ) -> Result<T, Error> {
+    ) -> Result<T, Failure> {
         let options = &self.core.options;
-        let mut pause = options.backoff;
+        let mut backoff = Backoff::new(options);
         let until = uptime() + options.retry_for;
+        // Whether a try before may have done it.
+        let mut may_be_done = false;
         loop {
-            let left = until.saturating_sub(uptime());
-            self.ready(left).await?;
-            let error = match self.tried::<T>(kind, body.clone()).await {
-                Tried::Answered(answer) => match answer {
-                    Err(error @ (Error::RateLimited { .. } | Error::Unavailable { .. })) => error,
-                    answer => return answer,
-                },
-                Tried::Unsent => Error::Unavailable { retry_after: cmdexec_wire::LATER },
-                Tried::Lost if often == Often::UntilAnswered => {
-                    // The next socket is waited for at the top.
-                    if uptime() < until {
-                        continue;
-                    }
-                    return Err(Error::Unavailable { retry_after: cmdexec_wire::LATER });
-                }
-                Tried::Lost => return Err(Error::Unavailable { retry_after: cmdexec_wire::LATER }),
+            let failure = match self.tried(kind, body.clone(), until.saturating_sub(uptime())).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure.behind(may_be_done),
             };
-            let again = often == Often::UntilAnswered || matches!(error, Error::RateLimited { .. });
-            let wait = jittered(pause).max(error.retry_after().unwrap_or_default());
-            pause = (pause * 2).min(options.max_backoff);
-            if !again || uptime() + wait > until {
-                return Err(error);
+            let (again, wait) = match &failure {
+                // The next socket is waited for at the top.
+                Failure::Lost => (often == Often::UntilAnswered, Duration::ZERO),
+                Failure::Refused(error @ (Error::Unavailable { .. } | Error::RateLimited { .. })) => {
+                    let again = often == Often::UntilAnswered || !failure.may_be_done();
+                    (again, backoff.pause().max(error.retry_after().unwrap_or_default()))
+                }
+                Failure::Unsent(_) | Failure::Refused(_) => (false, Duration::ZERO),
+            };
+            if !again || uptime() + wait >= until {
+                return Err(failure);
             }
+            may_be_done |= failure.may_be_done();
             tokio::time::sleep(wait).await;
         }
     }
 
-    async fn tried<T: DeserializeOwned>(&self, kind: &'static str, body: Body) -> Tried<T> {
+    async fn tried<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        body: Body,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        self.known(patience).await?;
+        self.fits(kind, &body)?;
         let id = self.id();
         let message = match &body {
             Body::Text(body) => message::raw(kind, id, body),
@@ -209,12 +289,20 @@ impl Link {
         };
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Call { id, message, reply }).await.is_err() {
-            return Tried::Unsent;
+            return Err(Failure::Unsent(Error::Unavailable { retry_after: cmdexec_wire::LATER }));
         }
         match tokio::time::timeout(self.core.options.call_timeout, answer).await {
-            Ok(Ok(text)) => Tried::Answered(self.read(&text)),
-            Ok(Err(_)) | Err(_) => Tried::Lost,
+            Ok(Ok(text)) => self.read(&text).map_err(Failure::Refused),
+            Ok(Err(_)) | Err(_) => Err(Failure::Lost),
         }
+    }
+
+    /// Waits as a call does that is not sent yet.
+    pub(super) async fn known(&self, patience: Duration) -> Result<(), Failure> {
+        self.ready(patience).await.map_err(|error| match error {
+            Error::Unavailable { .. } => Failure::Unsent(error),
+            error => Failure::Refused(error),
+        })
     }
 
     fn read<T: DeserializeOwned>(&self, text: &Utf8Bytes) -> Result<T, Error> {
@@ -237,14 +325,6 @@ impl Link {
         self.tell(Command::Subscribe { id, message, sink }).await;
         Ok(id)
     }
-}
-
-enum Tried<T> {
-    Answered(Result<T, Error>),
-    /// It never left.
-    Unsent,
-    /// It is not known whether it arrived.
-    Lost,
 }
 
 /// Retries are in real time, whatever `lease` waits by.

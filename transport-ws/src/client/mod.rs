@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cmdexec_core::service::{JobService, WorkerService};
 use cmdexec_core::time::{Clock, SystemClock};
 
+mod backoff;
 mod connect;
 mod fallback;
 mod jobs;
@@ -31,7 +32,12 @@ use link::Link;
 /// # Repeating
 /// What is safe to repeat is repeated over the next socket for [`Options::retry_for`], then it is
 /// [`Error::Unavailable`](cmdexec_core::Error::Unavailable): nothing is lost by a broken socket, and nothing done twice. What a broken socket
-/// pushed is a worker's as before.
+/// pushed is a worker's if a call of `lease` waited for it; else it is forgotten, and comes back to the queue by itself.
+///
+/// # Sizes
+/// A request that is larger than what the server takes in one message is [`Error::Invalid`](cmdexec_core::Error::Invalid) and not sent, for the
+/// server would close the socket; output and reports are spread over several. A piece of output is not, nor is a submission, which is done as a
+/// whole or not at all.
 ///
 /// # Files
 /// Their bytes don't travel over sockets. [`Builder::files`] and [`Builder::worker_files`] say what brings them.
@@ -131,7 +137,7 @@ impl Builder {
         self
     }
 
-    /// How long `lease` waits is measured by this clock; the machine's own by default.
+    /// How long `lease` waits, and how old what was pushed has become, is measured by this clock; the machine's own by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;

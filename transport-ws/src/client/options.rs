@@ -12,7 +12,8 @@ pub struct Options {
     pub call_timeout: Duration,
     /// For how long what is safe to repeat is repeated, and a socket waited for, before a call fails. 10 s by default.
     pub retry_for: Duration,
-    /// The first pause before a broken socket is opened again; each is twice the one before, less up to half of it at random. 100 ms by default.
+    /// The first pause before a broken socket is opened again; each is twice the one before, less up to half of it at random, until a socket
+    /// has brought an answer or held for one of the server's ping intervals. 100 ms by default.
     pub backoff: Duration,
     /// The longest pause. 5 s by default.
     pub max_backoff: Duration,

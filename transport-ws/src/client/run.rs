@@ -10,16 +10,19 @@ use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::job::Outcome;
 use cmdexec_core::service::{FinishedAttempt, LeasedJob};
-use cmdexec_wire as wire;
+use cmdexec_core::time::{Clock, SystemClock};
+use cmdexec_wire::{self as wire, ReportAcks};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-use super::connect::{Failed, Stream, closed, jittered};
+use super::backoff::Backoff;
+use super::connect::{Failed, Stream, closed};
 use super::link::{Core, State};
 use super::streams::{Sink, Sunk};
 use crate::message::{self, Cancel, Drain, Envelope, Events, Jobs, More, Ready, Void, Welcome};
 use crate::refusal::Refusal;
+use crate::silence::{Due, Silence};
 use crate::socket::{Ended, Event as SocketEvent, Socket};
 
 /// How many commands are taken up before what they say is sent.
@@ -59,19 +62,31 @@ struct Running<'a> {
     subscriptions: HashMap<u64, Sink>,
     outbox: Vec<Message>,
     linger: Option<Pin<Box<Sleep>>>,
+    /// Whether a call or a subscription was answered with what it asked for.
+    is_of_use: bool,
 }
 
 /// Keeps a socket open until every handle is gone.
 pub(super) async fn run(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, own: mpsc::WeakSender<Command>) {
-    let mut pause = core.options.backoff;
+    let mut backoff = Backoff::new(&core.options);
     // The task is ended with its handle; this is for who keeps it alive some other way.
     while own.strong_count() > 0 {
         let failed = match core.target.open(&core.options).await {
             Ok((socket, welcome)) => {
                 core.note(None);
-                pause = core.options.backoff;
-                let failed = opened(&core, socket, &welcome, &mut commands).await;
+                core.takes(&welcome.limits);
+                let (interval, begun) = (interval(&welcome), SystemClock.uptime());
+                let mut running = Running::new(&core);
+                let failed = opened(&mut running, socket, interval, &mut commands).await;
+                // Before callers hear that they get no answer: they look for why.
+                core.state.send_replace(State::Opening);
+                let is_of_use = running.is_of_use;
+                drop(running);
                 core.pushed.reset();
+                // A welcome alone is no success: who is closed behind it each time would come again at once each time.
+                if is_of_use || SystemClock.uptime().saturating_sub(begun) >= interval {
+                    backoff.reset();
+                }
                 failed
             }
             Err(failed) => failed,
@@ -84,42 +99,34 @@ pub(super) async fn run(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, 
         core.state.send_replace(state);
         // Who said something to a socket that is gone hears of it.
         while commands.try_recv().is_ok() {}
-        tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(core.options.max_backoff);
+        tokio::time::sleep(backoff.pause()).await;
     }
+}
+
+/// How often an end of the socket says something, within reason.
+fn interval(welcome: &Welcome) -> Duration {
+    Duration::from_millis(welcome.ping_interval_ms.clamp(20, 600_000))
 }
 
 enum Event {
     Socket(SocketEvent),
     Command(Option<Command>),
-    Tick,
+    Look,
     Lingered,
 }
 
 async fn opened(
-    core: &Core,
+    running: &mut Running<'_>,
     mut socket: Socket<Stream>,
-    welcome: &Welcome,
+    interval: Duration,
     commands: &mut mpsc::Receiver<Command>,
 ) -> Failed {
-    let mut running = Running {
-        core,
-        next: 1 << 52,
-        calls: HashMap::new(),
-        drains: HashMap::new(),
-        subscriptions: HashMap::new(),
-        outbox: Vec::new(),
-        linger: None,
-    };
-    core.state.send_replace(State::Open);
-    for worker in core.pushed.waited_for() {
+    running.core.state.send_replace(State::Open);
+    for worker in running.core.pushed.waited_for() {
         running.credit(&worker);
     }
-    let interval = Duration::from_millis(welcome.ping_interval_ms.clamp(20, 600_000)) / 2;
-    let mut tick = tokio::time::interval(interval);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    tick.reset();
-    let mut silent = 0;
+    let mut silence = Silence::new(interval, SystemClock.uptime());
+    let mut look = SystemClock.sleep(Duration::ZERO);
     loop {
         running.outbox.drain(..).for_each(|message| socket.send(message));
         let event = tokio::select! {
@@ -127,17 +134,14 @@ async fn opened(
             event = socket.next(true) => Event::Socket(event),
             command = commands.recv() => Event::Command(command),
             () = lingered(&mut running.linger) => Event::Lingered,
-            _ = tick.tick() => Event::Tick,
+            () = &mut look => Event::Look,
         };
+        if let Event::Socket(SocketEvent::Message(_)) = &event {
+            silence.heard(SystemClock.uptime());
+        }
         match event {
-            Event::Socket(SocketEvent::Message(Message::Text(text))) => {
-                silent = 0;
-                running.text(&text);
-            }
-            Event::Socket(SocketEvent::Message(Message::Binary(bytes))) => {
-                silent = 0;
-                running.binary(&bytes);
-            }
+            Event::Socket(SocketEvent::Message(Message::Text(text))) => running.text(&text),
+            Event::Socket(SocketEvent::Message(Message::Binary(bytes))) => running.binary(&bytes),
             Event::Socket(SocketEvent::Message(Message::Close(frame))) => {
                 let (code, reason) =
                     frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
@@ -145,8 +149,7 @@ async fn opened(
                 // a worker that was removed may still report.
                 return Failed::Unreachable(closed(code, &reason));
             }
-            Event::Socket(SocketEvent::Message(_)) => silent = 0,
-            Event::Socket(SocketEvent::Flushed) => {}
+            Event::Socket(SocketEvent::Message(_) | SocketEvent::Flushed) => {}
             Event::Socket(SocketEvent::Ended(Ended::Gone(why))) => return Failed::Unreachable(why),
             Event::Socket(SocketEvent::Ended(Ended::Broken(closing))) => return Failed::Unreachable(closing.reason),
             Event::Command(None) => return Failed::Unreachable("no longer needed".to_owned()),
@@ -161,16 +164,14 @@ async fn opened(
                 running.linger = None;
                 running.idle();
             }
-            Event::Tick => {
-                silent += 1;
-                // As the server does: two ticks are an interval.
-                if silent > 3 {
-                    return Failed::Unreachable("nothing was heard for two intervals".to_owned());
-                }
-                if silent > 1 {
+            Event::Look => match silence.due(SystemClock.uptime()) {
+                Due::Look(after) => look = SystemClock.sleep(after),
+                Due::Ping(after) => {
                     running.outbox.push(Message::Ping(Bytes::new()));
+                    look = SystemClock.sleep(after);
                 }
-            }
+                Due::Gone => return Failed::Unreachable("nothing was heard for two intervals".to_owned()),
+            },
         }
     }
 }
@@ -182,7 +183,20 @@ async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    fn new(core: &'a Core) -> Self {
+        Self {
+            core,
+            next: 1 << 52,
+            calls: HashMap::new(),
+            drains: HashMap::new(),
+            subscriptions: HashMap::new(),
+            outbox: Vec::new(),
+            linger: None,
+            is_of_use: false,
+        }
+    }
+
     fn say(&mut self, kind: &str, id: Option<u64>, body: &impl serde::Serialize) {
         self.outbox.push(message::text(kind, id, body));
     }
@@ -244,12 +258,14 @@ impl Running<'_> {
         if jobs.is_empty() {
             return;
         }
-        let report = |leased: &LeasedJob| wire::Report::of(&FinishedAttempt::new(leased, Outcome::Returned));
-        let results: Vec<_> = jobs.iter().filter_map(report).collect();
-        self.next += 1;
-        // If this is lost, they come back because no heartbeat lists them.
-        let body = serde_json::json!({ "workerId": worker, "results": results });
-        self.outbox.push(message::raw("results", self.next, body.to_string().as_bytes()));
+        let report = |leased: &LeasedJob| FinishedAttempt::new(leased, Outcome::Returned);
+        let reports: Vec<_> = jobs.iter().map(report).collect();
+        let (_, bodies) = ReportAcks::spread(worker, &reports, self.core.sizes());
+        for (body, _) in bodies {
+            self.next += 1;
+            // If this is lost, they come back because no heartbeat lists them.
+            self.outbox.push(message::raw("results", self.next, &body));
+        }
     }
 
     fn events(&mut self, id: u64, events: Vec<(message::Event, Bytes)>) {
@@ -276,6 +292,7 @@ impl Running<'_> {
         };
         match (&*envelope.kind, envelope.id) {
             ("ok" | "error", Some(id)) if self.calls.contains_key(&id) => {
+                self.is_of_use |= envelope.kind == "ok";
                 if let Some(reply) = self.calls.remove(&id) {
                     // Its caller may have gone.
                     let _ = reply.send(text.clone());
@@ -288,6 +305,7 @@ impl Running<'_> {
             }
             ("ok", Some(id)) => {
                 if let Some(sink) = self.subscriptions.get(&id) {
+                    self.is_of_use = true;
                     sink.opened();
                 }
             }

@@ -11,7 +11,7 @@ use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_wire as wire;
 use tokio::sync::mpsc;
 
-use super::connect::jittered;
+use super::backoff::Backoff;
 use super::link::Link;
 use super::run::Command;
 use crate::message::{Event, Kind, Subscribe, What};
@@ -71,14 +71,14 @@ struct Stream {
     open: Option<(u64, mpsc::Receiver<Item>)>,
     /// How many events were read that the server does not know of.
     read: usize,
-    pause: Duration,
+    backoff: Backoff,
     since: Option<Duration>,
 }
 
 impl Stream {
     fn new(link: Arc<Link>) -> Self {
-        let pause = link.core.options.backoff;
-        Self { link, open: None, read: 0, pause, since: None }
+        let backoff = Backoff::new(&link.core.options);
+        Self { link, open: None, read: 0, backoff, since: None }
     }
 
     async fn begin(&mut self, mut subscribe: Subscribe) -> Result<(), Error> {
@@ -103,8 +103,7 @@ impl Stream {
         loop {
             match self.begin(subscribe.clone()).await {
                 Err(error) if error.retry_after().is_some() && SystemClock.uptime() < until => {
-                    tokio::time::sleep(jittered(self.pause)).await;
-                    self.pause = (self.pause * 2).min(self.link.core.options.max_backoff);
+                    tokio::time::sleep(self.backoff.pause()).await;
                 }
                 begun => return begun,
             }
@@ -122,8 +121,7 @@ impl Stream {
                 if now.saturating_sub(since) > self.link.core.options.resume_for {
                     return Some(Err(lost()));
                 }
-                tokio::time::sleep(jittered(self.pause)).await;
-                self.pause = (self.pause * 2).min(self.link.core.options.max_backoff);
+                tokio::time::sleep(self.backoff.pause()).await;
                 match self.begin(subscribe).await {
                     Ok(()) => continue,
                     Err(error) if error.retry_after().is_some() => continue,
@@ -132,7 +130,8 @@ impl Stream {
             };
             match receiver.recv().await {
                 Some(Item::Event(event, bytes)) => {
-                    (self.since, self.pause) = (None, self.link.core.options.backoff);
+                    self.since = None;
+                    self.backoff.reset();
                     self.read += 1;
                     if self.read >= AHEAD / 2 {
                         let more = Command::More { id: *id, credits: std::mem::take(&mut self.read) };

@@ -11,15 +11,12 @@ use cmdexec_core::service::{
     Registration, StopStream, WorkerService,
 };
 use cmdexec_wire::{self as wire, OutputAcks, ReportAcks, Sizes, SpreadOutput, body};
+use serde::de::DeserializeOwned;
 
 use super::Client;
-use super::link::{Body, Often};
+use super::link::{Body, Failure, Often};
 use super::run::Command;
 use crate::message::Ready;
-
-/// How much output or how many reports travel in one message: little enough to be through slow lines before anybody thinks that they
-/// are gone.
-const MESSAGE: Sizes = Sizes { bytes: 256 * 1024, items: 1_000 };
 
 /// From so much output on, its bytes travel as they are.
 const PACK_FROM: usize = 4 * 1024;
@@ -30,20 +27,78 @@ const MOST_LEASES: usize = 1_000;
 /// The longest that a call of `lease` waits.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-#[async_trait]
-impl WorkerService for Client {
-    async fn register(&self, registration: Registration) -> Result<Registered, Error> {
-        let body = Body::Text(body(&wire::Register::from(&registration)));
+/// What can also be said another way, with what is known of it where it brings nothing.
+impl Client {
+    pub(super) async fn registered(&self, registration: &Registration) -> Result<Registered, Failure> {
+        let body = Body::Text(body(&wire::Register::from(registration)));
         let registered: wire::Registered = self.link.call("register", body, Often::UntilAnswered).await?;
-        registered.into_registered().ok_or(Error::Internal)
+        registered.into_registered().ok_or(Failure::Refused(Error::Internal))
     }
 
-    async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        let mut beat = wire::Beat::from(&beat);
+    pub(super) async fn beaten(&self, worker: &WorkerId, beat: &Heartbeat) -> Result<HeartbeatReply, Failure> {
+        let mut beat = wire::Beat::from(beat);
         beat.worker_id = Some(worker.to_string());
         // Said again later, it would list less than the worker has by then.
         let ack: wire::BeatAck = self.link.call("heartbeat", Body::Text(body(&beat)), Often::Once).await?;
         Ok(ack.into())
+    }
+
+    pub(super) async fn appended(
+        &self,
+        worker: &WorkerId,
+        batches: &[OutputBatch],
+    ) -> Result<Vec<Result<OutputAck, Error>>, Failure> {
+        let output = SpreadOutput::new(worker, batches, self.sizes().await?, PACK_FROM);
+        let often = if output.is_repeatable { Often::UntilAnswered } else { Often::Once };
+        let body = |body| if output.is_packed { Body::Packed(body) } else { Body::Text(body) };
+        let bodies = output.bodies.into_iter().map(|(bytes, items)| (body(bytes), items)).collect();
+        let mut acks = OutputAcks::new(batches.len());
+        self.spread("output", bodies, often, |items, answer| acks.take(items, answer)).await?;
+        Ok(acks.all())
+    }
+
+    pub(super) async fn finished(
+        &self,
+        worker: &WorkerId,
+        attempts: &[FinishedAttempt],
+    ) -> Result<Vec<Result<(), Error>>, Failure> {
+        let (mut acks, bodies) = ReportAcks::spread(worker, attempts, self.sizes().await?);
+        let bodies = bodies.into_iter().map(|(body, items)| (Body::Text(body), items)).collect();
+        self.spread("results", bodies, Often::UntilAnswered, |items, answer| acks.take(items, answer)).await?;
+        Ok(acks.all())
+    }
+
+    /// How large bodies are that the server takes, which it says when it is there.
+    async fn sizes(&self) -> Result<Sizes, Failure> {
+        self.link.known(self.link.core.options.retry_for).await?;
+        Ok(self.link.core.sizes())
+    }
+
+    /// Makes a call of each body, in their order; or of none, if the server would not take one of them.
+    async fn spread<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        bodies: Vec<(Body, Vec<usize>)>,
+        often: Often,
+        mut take: impl FnMut(&[usize], T) -> Result<(), Error> + Send,
+    ) -> Result<(), Failure> {
+        bodies.iter().try_for_each(|(body, _)| self.link.fits(kind, body))?;
+        for (n, (body, items)) in bodies.into_iter().enumerate() {
+            let answer = self.link.call(kind, body, often).await.map_err(|failure| failure.behind(n > 0))?;
+            take(&items, answer).map_err(Failure::Refused)?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl WorkerService for Client {
+    async fn register(&self, registration: Registration) -> Result<Registered, Error> {
+        Ok(self.registered(&registration).await?)
+    }
+
+    async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
+        Ok(self.beaten(worker, &beat).await?)
     }
 
     async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
@@ -85,22 +140,11 @@ impl WorkerService for Client {
         worker: &WorkerId,
         batches: Vec<OutputBatch>,
     ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        let output = SpreadOutput::new(worker, &batches, MESSAGE, PACK_FROM);
-        let often = if output.is_repeatable { Often::UntilAnswered } else { Often::Once };
-        let mut acks = OutputAcks::new(batches.len());
-        for (body, items) in output.bodies {
-            let body = if output.is_packed { Body::Packed(body) } else { Body::Text(body) };
-            acks.take(&items, self.link.call("output", body, often).await?)?;
-        }
-        Ok(acks.all())
+        Ok(self.appended(worker, &batches).await?)
     }
 
     async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
-        let (mut acks, bodies) = ReportAcks::spread(worker, &attempts, MESSAGE);
-        for (body, items) in bodies {
-            acks.take(&items, self.link.call("results", Body::Text(body), Often::UntilAnswered).await?)?;
-        }
-        Ok(acks.all())
+        Ok(self.finished(worker, &attempts).await?)
     }
 
     async fn download(

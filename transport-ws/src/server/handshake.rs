@@ -63,7 +63,7 @@ pub(super) fn upgrade<B>(shared: &Arc<Shared>, request: &mut Request<B>) -> Resp
     }
     let (protocol, offer) = offer(request.headers());
     if let Some(protocol) = protocol {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     let address = request.extensions().get::<CallerAddress>().map(|CallerAddress(address)| *address);
     let upgrade = hyper::upgrade::on(request);
@@ -95,12 +95,16 @@ fn refused(status: StatusCode, code: &str, detail: &str) -> Response<Full<Bytes>
 }
 
 /// The subprotocol to answer with, and what the headers offer.
-fn offer(headers: &HeaderMap) -> (Option<&'static str>, Offer) {
+fn offer(headers: &HeaderMap) -> (Option<HeaderValue>, Offer) {
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok());
     let offered: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
-    let protocol = offered.contains(&VERSION).then_some(VERSION);
+    let versions = || offered.iter().copied().filter(|name| name.starts_with(VERSIONS));
+    let common = versions().find(|name| *name == VERSION);
+    // A peer whose protocols are all left out of the answer, as clients are told to, takes the handshake for failed. It is answered by its own,
+    // so that it hears the close that says why.
+    let protocol = common.or_else(|| versions().next()).and_then(|name| HeaderValue::from_str(name).ok());
     // Who names no version speaks the first.
-    let speaks = protocol.is_some() || !offered.iter().any(|name| name.starts_with(VERSIONS));
+    let speaks = common.is_some() || versions().next().is_none();
     let workers = text(headers, "x-worker-token");
     let bearer = text(headers, AUTHORIZATION.as_str())
         .and_then(|value| value.split_once(' '))

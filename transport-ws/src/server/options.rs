@@ -17,7 +17,7 @@ pub struct Options {
     pub max_sockets_per_token: usize,
     /// How long a peer has for its credentials where it sends them as its first message. 5 s by default.
     pub auth_timeout: Duration,
-    /// How many bytes a message may have. 4 MiB by default.
+    /// How many bytes a message may have. 4 MiB by default, 128 KiB at least.
     pub max_message: usize,
     /// How many messages of one socket are read in a second; more are read later. 20,000 by default.
     pub max_messages_per_second: u32,
@@ -85,8 +85,9 @@ impl Options {
         let zero = durations.into_iter().filter(|(_, duration)| duration.is_zero()).map(|(name, _)| name);
         let zero = zero.chain(counts.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name));
         let mut problems: Vec<_> = zero.map(|name| Problem::new(name, "must be more than 0")).collect();
-        if self.max_message < 64 * 1024 {
-            problems.push(Problem::new("max_message", "must be at least 64 KiB"));
+        // The largest piece of output has 64 KiB, and its message a head.
+        if self.max_message < 128 * 1024 {
+            problems.push(Problem::new("max_message", "must be at least 128 KiB"));
         }
         problems
     }

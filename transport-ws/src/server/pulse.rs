@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use cmdexec_core::time::{Clock, Sleep};
 
+use crate::silence::{self, Silence};
+
 /// How many bytes a peer has to take in the time for it, where more than that waits.
 const LEAST: u64 = 16 * 1024;
 
-/// Watches a peer's silence. It looks at times and not at each message, so an idle peer that beats wakes nobody for this
-/// more than once an interval.
+/// Watches a peer. It looks at times and not at each message, so an idle peer that beats wakes nobody for this more than once an
+/// interval.
 pub(super) struct Pulse {
     clock: Arc<dyn Clock>,
-    interval: Duration,
+    silence: Silence,
     write_timeout: Duration,
-    /// When the peer last said something.
-    heard: Duration,
-    /// When it was pinged since.
-    pinged: Option<Duration>,
     /// Since when something waits for it, and how much it had taken by then.
     waiting: Option<(Duration, u64)>,
     /// How much it has taken.
@@ -38,13 +36,13 @@ pub(super) enum Due {
 
 impl Pulse {
     pub(super) fn new(clock: Arc<dyn Clock>, interval: Duration, write_timeout: Duration) -> Self {
-        let (heard, wake) = (clock.uptime(), clock.sleep(ping_after(interval).min(write_timeout)));
-        Self { clock, interval, write_timeout, heard, pinged: None, waiting: None, taken: 0, wake }
+        let (silence, wake) = (Silence::new(interval, clock.uptime()), clock.sleep(interval.min(write_timeout)));
+        Self { clock, silence, write_timeout, waiting: None, taken: 0, wake }
     }
 
     /// The peer has said something, or can't be heard because it is not read.
     pub(super) fn heard(&mut self) {
-        (self.heard, self.pinged) = (self.clock.uptime(), None);
+        self.silence.heard(self.clock.uptime());
     }
 
     /// Notes how much waits to be taken, and how much was taken in all.
@@ -65,43 +63,26 @@ impl Pulse {
     /// What is to be done now.
     pub(super) fn due(&mut self) -> Due {
         let now = self.clock.uptime();
-        let left = |since: Duration, time: Duration| time.saturating_sub(now.saturating_sub(since));
-        if let Some((since, taken)) = &mut self.waiting
-            && left(*since, self.write_timeout).is_zero()
-            && self.taken - *taken >= LEAST
-        {
-            // It is slow, and there.
-            (*since, *taken) = (now, self.taken);
-        }
-        let stuck = self.waiting.map_or(self.write_timeout, |(since, _)| left(since, self.write_timeout));
-        // Only who was asked can have kept silent: this process may have slept.
-        let silent = match self.pinged {
-            Some(at) => left(at, answer_within(self.interval)),
-            None => left(self.heard, ping_after(self.interval)),
-        };
-        let due = match (stuck.is_zero(), silent.is_zero(), self.pinged) {
-            (true, ..) => Due::Stuck,
-            (false, true, Some(_)) => Due::Silent,
-            (false, true, None) => {
-                self.pinged = Some(now);
-                Due::Ping
+        let mut left = self.write_timeout;
+        if let Some((since, taken)) = &mut self.waiting {
+            let waited = now.saturating_sub(*since);
+            if waited < self.write_timeout {
+                left -= waited;
+            } else if self.taken - *taken >= LEAST {
+                // It is slow, and there.
+                (*since, *taken) = (now, self.taken);
+            } else {
+                return Due::Stuck;
             }
-            (false, false, _) => Due::Nothing,
+        }
+        let (due, next) = match self.silence.due(now) {
+            silence::Due::Look(after) => (Due::Nothing, after),
+            silence::Due::Ping(after) => (Due::Ping, after),
+            silence::Due::Gone => (Due::Silent, Duration::ZERO),
         };
-        let next = if due == Due::Ping { answer_within(self.interval) } else { silent };
-        self.wake = self.clock.sleep(next.min(stuck).max(Duration::from_millis(1)));
+        self.wake = self.clock.sleep(next.min(left).max(Duration::from_millis(1)));
         due
     }
-}
-
-/// After how long a silence a peer is pinged: somewhat more than what lies between two beats.
-fn ping_after(interval: Duration) -> Duration {
-    interval + interval / 4
-}
-
-/// How long a peer has to answer a ping: the rest of two intervals.
-fn answer_within(interval: Duration) -> Duration {
-    interval / 4 * 3
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod proxy;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
