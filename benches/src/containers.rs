@@ -160,7 +160,7 @@ async fn closed_loop(
     executor.recover().await?;
     let mut spec = JobSpec::argv(["true"]);
     spec.container_image = Some(settings.image.clone());
-    (spec.reuse, spec.reuse_scope) = (reuse, reuse.then(|| "bench".to_owned()));
+    spec.reuse = reuse;
     let spec = Arc::new(spec);
     let next = Arc::new(AtomicUsize::new(0));
     let start = Instant::now();
@@ -203,7 +203,9 @@ async fn one(
     let (output, mut source) = output_pipe(4);
     let job = JobId::from_bytes([0; 16]);
     let stop = CancellationToken::new();
-    let context = RunContext { job, attempt: 1, spec, dir: dir.clone(), slot, output, steps: StepLog::default(), stop };
+    let scope = Some("bench".to_owned());
+    let context =
+        RunContext { job, attempt: 1, spec, scope, dir: dir.clone(), slot, output, steps: StepLog::default(), stop };
     let began = Instant::now();
     let first = async {
         source.next().await;

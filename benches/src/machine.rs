@@ -81,7 +81,17 @@ pub(crate) async fn spawn_isolated(dir: &Path, at_once: usize) -> Result<f64> {
                 let (output, mut source) = output_pipe(4);
                 let stop = CancellationToken::new();
                 let job = JobId::from_bytes([0; 16]);
-                let context = RunContext { job, attempt: 1, spec, dir, slot, output, steps: StepLog::default(), stop };
+                let context = RunContext {
+                    job,
+                    attempt: 1,
+                    spec,
+                    scope: None,
+                    dir,
+                    slot,
+                    output,
+                    steps: StepLog::default(),
+                    stop,
+                };
                 let (outcome, _) = tokio::join!(executor.run(context), source.next());
                 ensure!(outcome == Outcome::Exited { code: 0 }, "{outcome:?}");
                 Ok(())

@@ -176,7 +176,7 @@ impl DockerExecutor {
         let is_alone = spec.network.unwrap_or(self.options().network) == Network::None && spec.resources.gpus.is_none();
         // Podman makes more of a read-only root writable than is emptied between two jobs.
         let keeps_nothing = self.options().read_only_root && !image.has_volumes && !self.workshop.daemon.is_podman;
-        let scope = spec.reuse_scope.as_deref().filter(|_| spec.reuse && is_alone && keeps_nothing)?;
+        let scope = context.scope.as_deref().filter(|_| spec.reuse && is_alone && keeps_nothing)?;
         Some((scope, self.pool.as_ref()?, self.mounter.as_ref()?))
     }
 

@@ -12,7 +12,7 @@
 mod common;
 
 use cmdexec_core::job::{JobSpec, Outcome};
-use cmdexec_testkit::executor::Subject;
+use cmdexec_testkit::executor::{Ended, Subject};
 use cmdexec_testkit::skip;
 
 use common::{host, subject};
@@ -20,15 +20,24 @@ use common::{host, subject};
 /// Says which container a job is in.
 const WHERE: &str = "readlink /proc/self/ns/pid";
 
-fn again(scope: &str, line: &str) -> JobSpec {
-    let mut spec = JobSpec::shell(line);
-    spec.reuse = true;
-    spec.reuse_scope = Some(scope.to_owned());
-    spec
+/// A job of somebody's who wants its container used again.
+struct Again {
+    scope: String,
+    spec: JobSpec,
 }
 
-async fn place(subject: &Subject, spec: JobSpec) -> String {
-    subject.run(spec).await.succeeded()
+fn again(scope: &str, line: &str) -> Again {
+    let mut spec = JobSpec::shell(line);
+    spec.reuse = true;
+    Again { scope: scope.to_owned(), spec }
+}
+
+async fn run(subject: &Subject, Again { scope, spec }: Again) -> Ended {
+    subject.begin_with(spec, |context| context.scope = Some(scope)).end().await
+}
+
+async fn place(subject: &Subject, job: Again) -> String {
+    run(subject, job).await.succeeded()
 }
 
 /// What takes root is not tested without.
@@ -51,18 +60,16 @@ async fn a_container_is_used_again_by_its_owner_who_asked_for_it() {
     assert_eq!(place(&subject, again("me", WHERE)).await, first);
     // By nobody else, and not by a job that did not ask.
     let others = place(&subject, again("you", WHERE)).await;
-    let alone = place(&subject, JobSpec::shell(WHERE)).await;
-    let mut nobodys = JobSpec::shell(WHERE);
-    nobodys.reuse = true;
-    let nobodys = place(&subject, nobodys).await;
+    let alone = place(&subject, Again { spec: JobSpec::shell(WHERE), ..again("me", WHERE) }).await;
+    let nobodys = subject.run(again("me", WHERE).spec).await.succeeded();
     let all = std::collections::BTreeSet::from([&first, &others, &alone, &nobodys]);
     assert_eq!(all.len(), 4, "{all:?}");
     assert_eq!(place(&subject, again("you", WHERE)).await, others);
     // Whatever way the job before ended.
-    subject.run(again("me", "exit 3")).await.exited(3);
+    run(&subject, again("me", "exit 3")).await.exited(3);
     let mut late = again("me", "trap '' TERM; while :; do sleep 0.1; done");
-    late.timeout = std::time::Duration::from_millis(200);
-    assert_eq!(subject.run(late).await.outcome, Outcome::TimedOut);
+    late.spec.timeout = std::time::Duration::from_millis(200);
+    assert_eq!(run(&subject, late).await.outcome, Outcome::TimedOut);
     assert_eq!(place(&subject, again("me", WHERE)).await, first);
     subject.executor.shutdown().await;
 }
@@ -91,13 +98,8 @@ async fn nothing_of_the_job_before_is_there() {
     // The init, the shell, and those who list and count them, as far as they are there yet.
     assert!(["3", "4", "5"].contains(&rest.trim()), "{seen:?}");
     // It is as much its own as the first was.
-    subject
-        .run(again(
-            "me",
-            "echo x > /tmp/x && echo x > /dev/shm/x && echo x > x && ! grep -q suid /proc/self/mounts || true",
-        ))
-        .await
-        .succeeded();
+    let write = "echo x > /tmp/x && echo x > /dev/shm/x && echo x > x && ! grep -q suid /proc/self/mounts || true";
+    run(&subject, again("me", write)).await.succeeded();
     let mounts = place(&subject, again("me", "cat /proc/self/mounts")).await;
     for at in [" /work ", " /tmp ", " /dev/shm "] {
         let lines: Vec<_> = mounts.lines().filter(|line| line.contains(at)).collect();
@@ -111,10 +113,10 @@ async fn limits_and_their_evidence_are_each_jobs_own() {
     let Some(subject) = root_subject().await else { return };
     let hog = "x=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; while :; do x=$x$x; done";
     let mut greedy = again("me", hog);
-    greedy.resources.memory_mb = Some(32);
-    assert_eq!(subject.run(greedy).await.outcome, Outcome::OutOfMemory);
+    greedy.spec.resources.memory_mb = Some(32);
+    assert_eq!(run(&subject, greedy).await.outcome, Outcome::OutOfMemory);
     // The next fails for a reason of its own, with the memory that the machine has.
-    subject.run(again("me", "head -c 60000000 /dev/zero | tail -c 60000000 >/dev/null; exit 9")).await.exited(9);
+    run(&subject, again("me", "head -c 60000000 /dev/zero | tail -c 60000000 >/dev/null; exit 9")).await.exited(9);
     subject.executor.shutdown().await;
 }
 
@@ -123,7 +125,7 @@ async fn limits_and_their_evidence_are_each_jobs_own() {
 async fn a_trap_is_gone_before_the_next_job() {
     let Some(subject) = root_subject().await else { return };
     let set = "ln -s /tmp/evil link; for i in 1 2 3; do (while :; do :; done) & done; kill -STOP $!; exec 0<&-; ulimit -t 1; exit 0";
-    subject.run(again("me", set)).await.succeeded();
+    run(&subject, again("me", set)).await.succeeded();
     assert_eq!(place(&subject, again("me", "ls; ulimit -t; ls /proc/self/fd | wc -l")).await, "unlimited\n4\n");
     subject.executor.shutdown().await;
 }

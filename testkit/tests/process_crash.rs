@@ -30,6 +30,7 @@ async fn run(executor: &ProcessExecutor, line: &str, dir: PathBuf) -> Outcome {
         job: JobId::from_uuid(uuid::Uuid::now_v7()),
         attempt: 1,
         spec: JobSpec::shell(line).into(),
+        scope: None,
         dir,
         slot: 0,
         output,

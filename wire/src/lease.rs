@@ -25,6 +25,9 @@ pub struct Lease {
     /// The SHA-256 of the ZIP at `fileUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_sha256: Option<String>,
+    /// What stands for the job's owner: what a worker keeps for the owner's other jobs goes by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse_scope: Option<String>,
     #[serde(flatten)]
     pub spec: Spec,
 }
@@ -55,6 +58,7 @@ impl From<&LeasedJob> for Lease {
             lease_ttl_ms: u64::try_from(leased.lease.as_millis()).unwrap_or(u64::MAX),
             lease_expires_at: Time(leased.expires),
             file_sha256: leased.spec.input.map(|id| id.to_string()),
+            reuse_scope: leased.scope.clone(),
             spec,
         }
     }
@@ -70,6 +74,7 @@ impl Lease {
             attempt: self.attempt,
             lease: std::time::Duration::from_millis(self.lease_ttl_ms),
             expires: self.lease_expires_at.0,
+            scope: self.reuse_scope,
             spec: Spec { file_id: self.file_sha256, ..self.spec }.into_spec()?.into(),
         })
     }

@@ -96,10 +96,6 @@ pub struct Spec {
     /// True: the job may run in a container that another job of its owner has used that said so too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse: Option<bool>,
-    /// In a lease: whose containers `reuse` means. Not to be sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    pub reuse_scope: Option<String>,
     /// Not to be started before this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Time>,
@@ -147,8 +143,6 @@ impl Spec {
         whole.retries = Some(spec.retries);
         whole.backoff = Some(Backoff::from(spec.backoff));
         whole.exclusive = Some(spec.exclusive);
-        // A matter between the server and its workers.
-        whole.reuse_scope = None;
         whole
     }
 
@@ -188,7 +182,6 @@ impl Spec {
             backoff: differs(spec.backoff != default.backoff).map(|()| spec.backoff.into()),
             exclusive: differs(spec.exclusive).map(|()| true),
             reuse: differs(spec.reuse).map(|()| true),
-            reuse_scope: spec.reuse_scope.clone(),
             run_at: spec.run_at.map(Time),
             idempotency_key: spec.idempotency_key.clone(),
         }
@@ -225,7 +218,6 @@ impl Spec {
         spec.backoff = self.backoff.map_or(spec.backoff, Into::into);
         spec.exclusive = self.exclusive.unwrap_or(spec.exclusive);
         spec.reuse = self.reuse.unwrap_or(spec.reuse);
-        spec.reuse_scope = self.reuse_scope;
         spec.run_at = self.run_at.map(|Time(at)| at);
         spec.idempotency_key = self.idempotency_key;
         Some(spec)

@@ -33,7 +33,7 @@ impl Shared {
         self.check(owner, &submission).await?;
         let key = submission.idempotency_key;
         // The digest is of what is to be done: it was the same before specs kept their key.
-        submission.specs.iter_mut().for_each(|spec| (spec.idempotency_key, spec.reuse_scope) = (None, None));
+        submission.specs.iter_mut().for_each(|spec| spec.idempotency_key = None);
         let fingerprint = key.as_ref().map(|_| fingerprint(&submission.specs));
         let repetition = key.as_ref().zip(fingerprint).map(|(key, fingerprint)| Key {
             owner: owner.clone(),
@@ -48,7 +48,6 @@ impl Shared {
         let shown = key.filter(|key| !key.starts_with('~'));
         for mut spec in submission.specs {
             spec.idempotency_key.clone_from(&shown);
-            spec.reuse_scope = spec.reuse.then(|| scope(owner));
             let (life, timer, effect) = submitted(&spec, now);
             let class = Class::of(&spec);
             let id = self.ids.next(now, &mut *self.random());
@@ -150,12 +149,6 @@ impl Shared {
         };
         Ok(ids.into_iter().zip(jobs).map(answer).collect())
     }
-}
-
-/// What stands for an owner where workers tell owners apart, and does not say who it is.
-fn scope(owner: &Owner) -> String {
-    let digest = Sha256::new().chain_update("cmdexec reuse ").chain_update(owner.as_str()).finalize();
-    format!("{:032x}", u128::from_be_bytes(digest.first_chunk().copied().unwrap_or_default()))
 }
 
 /// A digest of what is submitted: of the specs as they are stored, so that spelling does not matter.

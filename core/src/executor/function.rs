@@ -155,6 +155,7 @@ mod tests {
                 job,
                 attempt: 1,
                 spec: Arc::new(spec),
+                scope: None,
                 dir: "/".into(),
                 slot: 0,
                 output,

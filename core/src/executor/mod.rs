@@ -140,6 +140,8 @@ pub struct RunContext {
     pub attempt: u32,
     /// What to run. `timeout` counts from the start of the command.
     pub spec: Arc<JobSpec>,
+    /// What stands for the job's owner, if that is known: what is kept for the owner's other jobs, as by [`JobSpec::reuse`], goes by it.
+    pub scope: Option<String>,
     /// A directory for this attempt alone, already filled with the job's files. The worker made it and removes it.
     /// An executor may give it to another user ([`Limit::User`]); the directories above it must let everyone through
     /// (mode 0711 is enough). If it belongs to that user already, so does everything in it ([`Executor::user`]).

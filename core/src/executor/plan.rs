@@ -103,6 +103,7 @@ mod tests {
             job: JobId::from_uuid(uuid::Uuid::nil()),
             attempt: 1,
             spec: Arc::new(spec),
+            scope: None,
             dir: dir.to_owned(),
             slot: 0,
             output: output_pipe(1).0,

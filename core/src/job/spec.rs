@@ -75,9 +75,6 @@ pub struct JobSpec {
     /// a container without a network; else it changes nothing. False by default.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reuse: bool,
-    /// Whose containers [`JobSpec::reuse`] means: a text that stands for the owner. The coordinator sets it at submission, whatever it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reuse_scope: Option<String>,
     /// Not to be started before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
@@ -113,7 +110,6 @@ impl JobSpec {
             backoff: Backoff::default(),
             exclusive: false,
             reuse: false,
-            reuse_scope: None,
             run_at: None,
             idempotency_key: None,
         }

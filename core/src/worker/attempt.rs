@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) token: LeaseToken,
     pub(super) number: u32,
     pub(super) spec: Arc<JobSpec>,
+    /// What stands for the job's owner, if the coordinator says.
+    pub(super) scope: Option<String>,
     /// How long its lease lasts from the worker's last renewal.
     pub(super) lease: Duration,
     /// Asks the executor to stop, with grace.
@@ -68,6 +70,7 @@ impl Attempt {
             token: lease.token,
             number: lease.attempt,
             spec: lease.spec,
+            scope: lease.scope,
             lease: lease.lease,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -146,7 +149,7 @@ pub(super) async fn run_caught(shared: Arc<Shared>, attempt: Arc<Attempt>, reser
 /// Runs an attempt and hands its end to the reports.
 async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservation) {
     let taken = shared.clock.uptime();
-    let directory = Directory::make(shared.directory_of(&attempt));
+    let directory = shared.directory_for(&attempt, reservation.slot);
     let mut details = Details::default();
     let mut start = None;
     let outcome = match &directory {
@@ -188,7 +191,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
         },
     };
     if let Ok(directory) = directory {
-        directory.remove().await;
+        shared.put_away(directory, &attempt, reservation.slot).await;
     }
     shared.held.took(shared.clock.uptime().saturating_sub(taken));
     drop(reservation);
@@ -207,7 +210,7 @@ async fn run(shared: Arc<Shared>, attempt: Arc<Attempt>, reservation: Reservatio
 async fn prepare(shared: &Shared, attempt: &Arc<Attempt>, directory: &Directory, slot: usize) -> Result<(), Outcome> {
     // A job without files costs nothing here: no timer, no task.
     let Some(file) = attempt.spec.input else { return Ok(()) };
-    let user = shared.executor_for(attempt).and_then(|executor| executor.user(slot));
+    let user = shared.user_of(attempt, slot);
     inputs::prepare(shared, attempt, directory, file, user).await
 }
 
@@ -245,6 +248,7 @@ async fn execute(
         job: attempt.job,
         attempt: attempt.number,
         spec: Arc::clone(&attempt.spec),
+        scope: attempt.scope.clone(),
         dir: directory.path().to_owned(),
         slot,
         output: sink,

@@ -22,6 +22,7 @@ use super::outputs::OutputLimits;
 use super::room::Room;
 use super::runtime::{self, Shared};
 use super::session::Session;
+use super::spares::Spares;
 use super::usage::{Hardware, Machine};
 use crate::Error;
 use crate::archive::Limits;
@@ -221,6 +222,7 @@ impl Builder {
             options: self.options,
             id: registered.worker,
             inputs,
+            spares: Spares::new(attempts.clone(), slots),
             attempts_dir: attempts,
             held: Arc::new(Held::new(room)),
             phase: watch::Sender::new(phase),

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::spares::Spare;
+
 /// How deep a tree is descended into before the rest is moved up. Keeps paths within what systems take
 /// (4,096 bytes, at 255 a name) and the stack small, however deep the job has dug.
 const DEEPEST: usize = 8;
@@ -15,6 +17,8 @@ const DEEPEST: usize = 8;
 pub(super) struct Directory {
     path: PathBuf,
     layer: Arc<Layer>,
+    /// What shows that it may be used again.
+    pub(super) spare: Option<Spare>,
 }
 
 /// What may be mounted at an attempt's directory, while the attempt has it. Mounting is another thread's work, which may still be at
@@ -100,8 +104,17 @@ impl Directory {
     /// Makes it, for the worker's user alone. One system call, done in place: handing it to another thread costs more.
     pub(super) fn make(path: PathBuf) -> io::Result<Self> {
         make_private(&path)?;
+        Ok(Self::at(path, None))
+    }
+
+    /// One that was there.
+    pub(super) fn again(spare: Spare) -> Self {
+        Self::at(spare.path.clone(), Some(spare))
+    }
+
+    fn at(path: PathBuf, spare: Option<Spare>) -> Self {
         let layer = Arc::new(Layer { at: path.clone(), state: Mutex::new(State::Plain) });
-        Ok(Self { path, layer })
+        Self { path, layer, spare }
     }
 
     /// What may be mounted at it.

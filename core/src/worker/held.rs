@@ -258,6 +258,7 @@ mod tests {
             attempt: 1,
             lease: Duration::from_secs(60),
             expires: Timestamp::from_millis(0),
+            scope: None,
             spec: Arc::new(JobSpec::shell("true")),
         }
     }

@@ -31,6 +31,7 @@ mod report;
 mod room;
 mod runtime;
 mod session;
+mod spares;
 mod stops;
 mod usage;
 

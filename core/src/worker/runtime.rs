@@ -1,6 +1,7 @@
 //! What the worker's rooms share, and the one task that starts them, ends them in order, and waits for them.
 
 use std::future::pending;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,12 @@ use tokio::task::JoinSet;
 
 use super::attempt::{Attempt, Why};
 use super::backoff::Backoff;
+use super::directory::Directory;
 use super::handle::{Ended, Phase};
 use super::held::Held;
 use super::inputs::Inputs;
 use super::options::Options;
+use super::spares::Spares;
 use super::{lease, outbox, report, session, stops};
 use crate::Error;
 use crate::executor::{Executor, GRACE};
@@ -36,6 +39,7 @@ pub(super) struct Shared {
     pub(super) inputs: Inputs,
     /// Where attempts have their directories.
     pub(super) attempts_dir: PathBuf,
+    pub(super) spares: Spares,
     pub(super) held: Arc<Held>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) output: outbox::Outbox,
@@ -60,8 +64,24 @@ impl Shared {
         self.executors.iter().find(|executor| executor.capabilities().kind == attempt.kind())
     }
 
-    pub(super) fn directory_of(&self, attempt: &Attempt) -> PathBuf {
-        self.attempts_dir.join(format!("{}-{}", attempt.job, attempt.number))
+    /// The user that an attempt in this slot runs as, where it is another than the worker's.
+    pub(super) fn user_of(&self, attempt: &Attempt, slot: usize) -> Option<u32> {
+        self.executor_for(attempt)?.user(slot)
+    }
+
+    /// A directory for an attempt in this slot: one that was used before, or a new one.
+    pub(super) fn directory_for(&self, attempt: &Attempt, slot: usize) -> io::Result<Directory> {
+        let spare = self.spares.take(slot, self.user_of(attempt, slot), attempt, self.clock.uptime());
+        let make = || Directory::make(self.attempts_dir.join(format!("{}-{}", attempt.job, attempt.number)));
+        spare.map_or_else(make, Ok)
+    }
+
+    /// Puts an attempt's directory away: for the next, or for good.
+    pub(super) async fn put_away(&self, directory: Directory, attempt: &Attempt, slot: usize) {
+        if let Err(directory) = self.spares.put(slot, directory, attempt) {
+            directory.remove().await;
+            self.spares.refill(slot, self.user_of(attempt, slot), attempt, self.clock.uptime()).await;
+        }
     }
 
     /// The answer of a call, unless it takes so long that it is as good as failed.

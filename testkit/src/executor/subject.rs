@@ -101,6 +101,7 @@ impl Subject {
             job: JobId::from_uuid(uuid::Uuid::now_v7()),
             attempt: 1,
             spec: Arc::new(spec),
+            scope: None,
             dir,
             slot,
             output,

@@ -217,6 +217,7 @@ mod tests {
             attempt: 1,
             lease,
             expires: ManualClock::default().now().after(lease),
+            scope: None,
             spec: Arc::new(JobSpec::shell("true")),
         }
     }

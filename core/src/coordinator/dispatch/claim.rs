@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use super::state::Dispatcher;
-use crate::id::{LeaseToken, WorkerId};
+use crate::id::{LeaseToken, Owner, WorkerId};
 use crate::job::{Applied, Event, Job, Life, Timer, transition};
 use crate::scheduler::Placement;
 use crate::service::LeasedJob;
@@ -160,6 +161,12 @@ fn win(dispatcher: &mut Dispatcher, claim: Claim) -> (WorkerId, LeaseToken, Arc<
     (claim.worker, claim.token, job)
 }
 
+/// What stands for an owner where workers tell owners apart.
+fn scope(owner: &Owner) -> String {
+    let digest = Sha256::new().chain_update("cmdexec reuse ").chain_update(owner.as_str()).finalize();
+    format!("{:032x}", u128::from_be_bytes(digest.first_chunk().copied().unwrap_or_default()))
+}
+
 /// Hands leases to those who asked, the worker's oldest ask first; returns what nobody waits for any more.
 async fn hand_out(dispatcher: &mut Dispatcher, won: Won) {
     let shared = Arc::clone(&dispatcher.shared);
@@ -172,6 +179,7 @@ async fn hand_out(dispatcher: &mut Dispatcher, won: Won) {
             attempt: job.life.claimed,
             lease: shared.options.lease,
             expires,
+            scope: Some(scope(&job.owner)),
             spec: Arc::clone(&job.spec),
         };
         match by_worker.iter_mut().find(|(w, _)| *w == worker) {

@@ -113,8 +113,11 @@ fn open(dir: &Path) -> io::Result<Dir> {
 /// Gives the directory itself; true if that is all: if it is empty, which most are, and which is not worth another thread.
 fn give_top(dir: &Path, user: u32) -> io::Result<bool> {
     let mut dir = open(dir)?;
-    nix::sys::stat::fchmod(dir.as_fd(), Mode::S_IRWXU)?;
     let owner = nix::sys::stat::fstat(dir.as_fd())?;
+    // Only if it must be: that it was not changed is how the worker knows that it may be used again.
+    if Mode::from_bits_truncate(owner.st_mode) != Mode::S_IRWXU {
+        nix::sys::stat::fchmod(dir.as_fd(), Mode::S_IRWXU)?;
+    }
     if owner.st_uid == user && owner.st_gid == user {
         return Ok(true);
     }
