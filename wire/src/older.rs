@@ -155,6 +155,7 @@ pub const EMPTY: FileId = FileId::from_sha256([
 /// A job as an older worker can run it: one `command` line that stops at the first failure, begun where it is to begin, and
 /// always a ZIP, with a name.
 pub fn plain(lease: &mut wire::Lease, spec: &JobSpec) {
+    lease.reuse_scope = None;
     if let Some(line) = one_line(&spec.command) {
         lease.spec.command = Some(line);
     }

@@ -245,7 +245,7 @@ pub struct LeasedJob {
     pub lease: Duration,
     /// When the lease ends if no heartbeat renews it, by the coordinator's clock.
     pub expires: Timestamp,
-    /// What stands for the job's owner, and does not say who it is: what a worker keeps for the owner's other jobs goes by it. `None` where the
+    /// What stands for the job's owner, a digest of the name: what a worker keeps for the owner's other jobs goes by it. `None` where the
     /// coordinator does not say: then nothing is kept.
     pub scope: Option<String>,
     /// What to run.
