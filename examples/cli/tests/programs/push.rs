@@ -193,10 +193,11 @@ fn worker_token(site: &Site, id: &str) -> String {
 fn the_push_channel_has_a_port_of_its_own_where_one_is_set() {
     let site = Site::new();
     let port = free_port();
-    let server = site.server(0, &[("WS_PORT", &port.to_string())]);
+    let server = site.server(0, &[("WS_PORT", &port.to_string()), ("LEASE_MS", "6000")]);
     let token = worker_token(&site, "told");
     for port in [port, server.port()] {
-        let answer = ask(port, &handshake(&token), "welcome");
+        // Who is gone is found within two heartbeats, of which a lease has six.
+        let answer = ask(port, &handshake(&token), "\"pingIntervalMs\":1000,");
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     }
     let body = r#"{"hostname": "h", "cpuCount": 1, "totalMemoryMb": 64}"#;
