@@ -135,12 +135,18 @@ impl World {
         http::Client::builder(format!("http://{}", self.address)).worker_token(self.worker_token(id)).build().unwrap()
     }
 
+    /// A handshake with these headers.
+    pub fn request(&self, headers: &[(&str, &str)]) -> ::http::Request<()> {
+        let mut request = format!("ws://{}{PATH}", self.address).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(name.parse::<::http::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        request
+    }
+
     /// A bare socket whose handshake carried this token as its header says.
     pub async fn bare(&self, header: &str, token: &str) -> Bare {
-        let mut request = format!("ws://{}{PATH}", self.address).into_client_request().unwrap();
-        let name: ::http::HeaderName = header.parse().unwrap();
-        request.headers_mut().insert(name, token.parse().unwrap());
-        Bare::open(request).await
+        Bare::open(self.request(&[(header, token)])).await
     }
 
     pub async fn bare_worker(&self, id: &str) -> Bare {
