@@ -15,12 +15,10 @@ use cmdexec_core::service::{
     FinishedAttempt, JobServiceExt, LeaseRequest, OutputBatch, OutputPieces, Registration, Role, WorkerService,
 };
 use cmdexec_core::store::Chunk;
-use cmdexec_transport_ws::server::PATH;
 use futures_util::SinkExt;
 use serde_json::json;
 use support::{World, unlimited};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 const MIB: u64 = 1 << 20;
@@ -32,13 +30,8 @@ fn memory() -> u64 {
 }
 
 /// Pings and pings and never reads, until nothing more is taken; false if there was no end to it.
-async fn pings(world: &World, headers: &str) -> bool {
-    let mut stream = TcpStream::connect(world.address).await.unwrap();
-    let handshake = format!(
-        "GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    );
-    stream.write_all(handshake.as_bytes()).await.unwrap();
+async fn pings(world: &World, headers: &[(&str, &str)]) -> bool {
+    let mut stream = world.handshake(headers).await;
     let ping: Vec<u8> = [0x89, 0x80 | 0x7D, 0, 0, 0, 0].into_iter().chain([b'x'; 0x7D]).collect();
     let many = ping.repeat(1_000);
     for _ in 0..600 {
@@ -58,8 +51,8 @@ async fn a_peer_that_reads_nothing_costs_little() {
     options.ping_interval = Duration::from_secs(120);
     options.write_timeout = Duration::from_secs(120);
     let world = World::with(options).await;
-    assert!(pings(&world, "").await, "before it has said who it is");
-    assert!(pings(&world, &format!("x-worker-token: {}\r\n", world.worker_token(Some("w")))).await);
+    assert!(pings(&world, &[]).await, "before it has said who it is");
+    assert!(pings(&world, &[("x-worker-token", &world.worker_token(Some("w")))]).await);
 
     // A job that wrote 8 MiB.
     let ada = world.user("ada", Role::User);

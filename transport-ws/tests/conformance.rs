@@ -18,6 +18,9 @@ const MOST: usize = 64 << 20;
 /// compression (12, 13), which is not offered; `CMDEXEC_CONFORMANCE='*'` plays all.
 const CASES: [&str; 8] = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"];
 
+/// How they end. What is not strict is when a broken message is noticed, and some cases only show what is done; `docs/protocol.md` says the same.
+const COUNTS: [(&str, usize); 3] = [("INFORMATIONAL", 3), ("NON-STRICT", 2), ("OK", 242)];
+
 async fn serve(listener: TcpListener) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -52,10 +55,8 @@ async fn the_cases_of_the_autobahn_suite_pass() {
     let reports = tempfile::tempdir().unwrap();
     let mut command = tokio::process::Command::new(kosoku);
     command.arg("--outdir").arg(reports.path()).args(["--parallelism", "8"]);
-    let cases = match std::env::var("CMDEXEC_CONFORMANCE") {
-        Ok(cases) => vec![cases],
-        Err(_) => CASES.map(str::to_owned).to_vec(),
-    };
+    let chosen = std::env::var("CMDEXEC_CONFORMANCE").ok();
+    let cases = chosen.clone().map_or_else(|| CASES.map(str::to_owned).to_vec(), |cases| vec![cases]);
     for cases in cases {
         command.args(["--include", &cases]);
     }
@@ -74,7 +75,10 @@ async fn the_cases_of_the_autobahn_suite_pass() {
         }
     }
     println!("{counts:?}");
-    assert!(counts.values().sum::<usize>() > 0, "{said}");
     assert!(failed.is_empty(), "{failed:#?}");
+    match chosen {
+        Some(_) => assert_ne!(counts.len(), 0, "{said}"),
+        None => assert_eq!(counts, COUNTS.map(|(outcome, count)| (outcome.to_owned(), count)).into(), "{said}"),
+    }
     serving.abort();
 }

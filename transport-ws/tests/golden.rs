@@ -105,7 +105,8 @@ impl End {
                     let (id, document, mut bytes) = unpacked(&message);
                     let document: Value = serde_json::from_str(document).unwrap();
                     for event in document["events"].as_array().unwrap() {
-                        let (own, rest) = bytes.split_at(event["length"].as_u64().unwrap_or(0) as usize);
+                        let length = event["length"].as_u64().unwrap_or(0).try_into().unwrap();
+                        let (own, rest) = bytes.split_at(length);
                         self.events.push_back(binary(id, &json!({ "events": [event] }).to_string(), own));
                         bytes = rest;
                     }

@@ -20,7 +20,7 @@ use cmdexec_core::id::{Owner, WorkerId};
 use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::MemoryStore;
-use cmdexec_core::time::{Clock, SystemClock, Timestamp};
+use cmdexec_core::time::{Clock, ManualClock, SystemClock, Timestamp};
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
 use cmdexec_transport_http as http;
 use cmdexec_transport_ws::client::Options as ClientOptions;
@@ -28,6 +28,7 @@ use cmdexec_transport_ws::server::{Options, PATH};
 use cmdexec_transport_ws::{Client, Server};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -64,6 +65,13 @@ impl World {
     pub async fn with(options: Options) -> Self {
         let coordinator = Coordinator::builder(MemoryStore::new()).files(Files::in_memory()).build().await.unwrap();
         Self::over(Arc::new(coordinator), options).await
+    }
+
+    /// As [`World::with`], where tokens and silence are judged by this clock.
+    pub async fn timed(options: Options, clock: &ManualClock) -> Self {
+        let coordinator = Coordinator::builder(MemoryStore::new()).build().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::by(listener, Arc::new(coordinator), options, Arc::new(clock.clone()))
     }
 
     pub async fn over(services: Arc<dyn Services>, options: Options) -> Self {
@@ -144,6 +152,31 @@ impl World {
         request
     }
 
+    /// A connection that has asked for a socket with these headers, and knows nothing of what comes.
+    pub async fn handshake(&self, headers: &[(&str, &str)]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut handshake = format!(
+            "GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        );
+        for (name, value) in headers {
+            handshake.extend([name, ": ", value, "\r\n"]);
+        }
+        handshake.push_str("\r\n");
+        stream.write_all(handshake.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Sends a handshake with these headers and then bytes; everything that comes until the other end closes.
+    pub async fn raw(&self, headers: &[(&str, &str)], bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.handshake(headers).await;
+        stream.write_all(bytes).await.unwrap();
+        let mut all = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all)).await;
+        let _ = read.expect("the connection stays open");
+        all
+    }
+
     /// A bare socket whose handshake carried this token as its header says.
     pub async fn bare(&self, header: &str, token: &str) -> Bare {
         Bare::open(self.request(&[(header, token)])).await
@@ -161,6 +194,17 @@ impl World {
         assert_eq!(bare.next().await["type"], "welcome");
         bare
     }
+}
+
+/// Waits until something is so, as other tasks make it.
+pub async fn until(is_so: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain");
 }
 
 /// Tests that break things don't wait long for them to be mended.
