@@ -10,5 +10,7 @@ pub mod executor;
 pub mod service;
 mod skip;
 pub mod store;
+pub mod tokens;
 
 pub use skip::skip;
+pub use tokens::Tokens;

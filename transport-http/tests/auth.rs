@@ -15,9 +15,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cmdexec_core::service::Role;
 use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
+use cmdexec_testkit::tokens::{USER_SECRET, WORKER_SECRET};
 use http::Method;
 use serde_json::{Value, json};
-use support::{USER_SECRET, WORKER_SECRET, World, now, send, unlimited};
+use support::{World, now, send, unlimited};
 
 const ID: &str = "019a0000-0000-7000-8000-000000000000";
 
@@ -79,8 +80,8 @@ async fn bad_credentials_are_401_everywhere() {
         "x".repeat(20_000),
         others.mint_user(&UserClaims::new("ada".parse().unwrap(), Role::Admin, now())),
         others.mint_worker(&WorkerClaims::new(None, now())),
-        world.keys.mint_user(&UserClaims::new("ada".parse().unwrap(), Role::Admin, past)),
-        world.keys.mint_worker(&WorkerClaims::new(None, past)),
+        world.tokens.keys.mint_user(&UserClaims::new("ada".parse().unwrap(), Role::Admin, past)),
+        world.tokens.keys.mint_worker(&WorkerClaims::new(None, past)),
         // The right secrets for the wrong audience.
         swapped.mint_user(&UserClaims::new("ada".parse().unwrap(), Role::Admin, now())),
         swapped.mint_worker(&WorkerClaims::new(None, now())),

@@ -5,50 +5,25 @@ mod support;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use cmdexec_core::Error;
-use cmdexec_core::coordinator::Coordinator;
-use cmdexec_core::files::Files;
-use cmdexec_core::service::{JobService, Services, UserPrincipal, WorkerPrincipal, WorkerService};
-use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::ManualClock;
-use cmdexec_core::token::{UserClaims, WorkerClaims};
-use cmdexec_testkit::service::Rig;
+use cmdexec_testkit::service::{FarEnd, Rig, in_memory};
 use cmdexec_transport_http::Client;
-use support::{World, now, unlimited};
-
-/// The services at the far end: a client with a token for each principal.
-#[derive(Debug)]
-struct FarEnd(Arc<World>);
-
-#[async_trait]
-impl Services for FarEnd {
-    fn as_user(&self, principal: UserPrincipal) -> Arc<dyn JobService> {
-        let token = self.0.keys.mint_user(&UserClaims::new(principal.owner, principal.role, now()));
-        Arc::new(Client::builder(&self.0.url).user_token(token).build().unwrap())
-    }
-
-    fn as_worker(&self, principal: WorkerPrincipal) -> Arc<dyn WorkerService> {
-        let id = match principal {
-            WorkerPrincipal::Bound(id) => Some(id),
-            WorkerPrincipal::Any => None,
-        };
-        let token = self.0.keys.mint_worker(&WorkerClaims::new(id, now()));
-        Arc::new(Client::builder(&self.0.url).worker_token(token).build().unwrap())
-    }
-
-    async fn health(&self) -> Result<(), Error> {
-        Ok(())
-    }
-}
+use support::{World, unlimited};
 
 async fn rig() -> Rig {
     let clock = ManualClock::default();
-    let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-    let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).files(Files::in_memory());
-    let coordinator = coordinator.build().await.unwrap();
-    let world = Arc::new(World::over(Arc::new(coordinator), unlimited()).await);
-    Rig::new(Arc::new(FarEnd(Arc::clone(&world))), clock).keeping(world)
+    let world = World::over(Arc::new(in_memory(&clock).await), unlimited()).await;
+    let client = {
+        let url = world.url.clone();
+        move || Client::builder(&url)
+    };
+    let user = client.clone();
+    let far = FarEnd::new(
+        world.tokens.clone(),
+        move |token| Arc::new(user().user_token(token).build().unwrap()),
+        move |token| Arc::new(client().worker_token(token).build().unwrap()),
+    );
+    Rig::new(Arc::new(far), clock).keeping(world)
 }
 
 cmdexec_testkit::service_suite!(rig);

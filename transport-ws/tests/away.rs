@@ -33,7 +33,7 @@ use tokio::sync::watch;
 async fn plain(coordinator: &Arc<Coordinator>, world: &World) -> (String, tokio_util::sync::CancellationToken) {
     let mut options = http::server::Options::default();
     options.limits = RequestLimits::none();
-    let server = http::Server::builder(Arc::clone(coordinator) as _, world.keys.clone()).options(options);
+    let server = http::Server::builder(Arc::clone(coordinator) as _, world.tokens.keys.clone()).options(options);
     let server = server.build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

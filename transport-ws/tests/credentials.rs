@@ -47,12 +47,12 @@ fn shown(world: &World, clock: &dyn Clock, lasting: Duration) -> Vec<(Subject, B
     let (now, expires) = (clock.now(), clock.now().after(lasting));
     let user = |name: &str| {
         let claims = UserClaims { expires, ..UserClaims::new(name.parse().unwrap(), Role::User, now) };
-        (Subject::User(claims.owner.clone()), world.keys.mint_user(&claims))
+        (Subject::User(claims.owner.clone()), world.tokens.keys.mint_user(&claims))
     };
     let worker = |id: Option<&str>| {
         let claims = WorkerClaims { expires, ..WorkerClaims::new(id.map(|id| id.parse().unwrap()), now) };
         let subject = claims.worker.clone().map_or(Subject::AnyWorker, Subject::Worker);
-        (subject, world.keys.mint_worker(&claims))
+        (subject, world.tokens.keys.mint_worker(&claims))
     };
     [
         (user("ada"), By::Authorization),
@@ -103,7 +103,7 @@ async fn whoever_shows_no_good_token_is_closed_with_a_code() {
     let other = Keys::new("x".repeat(40).as_str(), "y".repeat(40).as_str()).unwrap();
     let forged = other.mint_worker(&WorkerClaims::new(None, now()));
     let old = WorkerClaims { expires: now().before(Duration::from_secs(60)), ..WorkerClaims::new(None, now()) };
-    let old = world.keys.mint_worker(&old);
+    let old = world.tokens.keys.mint_worker(&old);
     let user = world.user_token("ada", Role::User);
     for (token, code) in [("", 4401), ("x", 4401), (forged.as_str(), 4401), (user.as_str(), 4401), (old.as_str(), 4410)]
     {

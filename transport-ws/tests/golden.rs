@@ -129,8 +129,8 @@ async fn a_session_is_replayed_word_for_word() {
     let coordinator = Arc::new(coordinator.files(Files::in_memory()).build().await.unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let world = World::by(listener, coordinator, unlimited(), Arc::new(clock.clone()));
-    let user = world.keys.mint_user(&UserClaims::new("ada".parse().unwrap(), Role::User, clock.now()));
-    let worker = world.keys.mint_worker(&WorkerClaims::new(Some("w1".parse().unwrap()), clock.now()));
+    let user = world.tokens.keys.mint_user(&UserClaims::new("ada".parse().unwrap(), Role::User, clock.now()));
+    let worker = world.tokens.keys.mint_worker(&WorkerClaims::new(Some("w1".parse().unwrap()), clock.now()));
     let bearer = format!("Bearer {user}");
     let mut ends = HashMap::new();
     for (name, headers) in [

@@ -3,29 +3,26 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use cmdexec_core::coordinator::Coordinator;
-//! use cmdexec_core::files::Files;
-//! use cmdexec_core::store::MemoryStore;
 //! use cmdexec_core::time::ManualClock;
-//! use cmdexec_testkit::service::Rig;
+//! use cmdexec_testkit::service::{Rig, in_memory};
 //!
 //! async fn rig() -> Rig {
 //!     let clock = ManualClock::default();
-//!     let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-//!     let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).files(Files::in_memory()).build().await.unwrap();
-//!     Rig::new(Arc::new(coordinator), clock)
+//!     Rig::new(Arc::new(in_memory(&clock).await), clock)
 //! }
 //!
 //! cmdexec_testkit::service_suite!(rig);
 //! ```
 
+mod far;
 mod faulty;
 mod rig;
 #[doc(hidden)]
 pub mod suite;
 
+pub use far::FarEnd;
 pub use faulty::{FaultyWorkerService, WorkerCall};
-pub use rig::Rig;
+pub use rig::{Rig, in_memory};
 
 /// Makes a test of every promise of the two services. `$rig` is an async function without arguments that gives a new
 /// [`Rig`] each time.

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::Error;
+use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::{Capabilities, Kind, Limit, OutputChunk, Stream};
+use cmdexec_core::files::Files;
 use cmdexec_core::id::{JobId, Owner, WorkerId};
 use cmdexec_core::job::{Details, JobSpec, Outcome, Status};
 use cmdexec_core::service::{
@@ -18,7 +20,7 @@ use cmdexec_core::service::{
     LeasedJob, OutputAck, OutputBatch, OutputEvent, OutputPieces, OutputQuery, OutputStream, Registration, Role,
     Services, SubmittedJob, Usage, UserPrincipal, WorkerPrincipal, WorkerService, WorkerStatus,
 };
-use cmdexec_core::store::{Chunk, Listed};
+use cmdexec_core::store::{Chunk, Listed, MemoryStore};
 use cmdexec_core::time::ManualClock;
 use futures_util::StreamExt;
 
@@ -29,6 +31,16 @@ pub struct Rig {
     /// The clock that the coordinator and its store run by.
     pub clock: ManualClock,
     kept: Box<dyn Any + Send + Sync>,
+}
+
+/// A coordinator as a rig has it: over an empty store in memory, with files, and run by this clock alone.
+///
+/// # Panics
+/// It can't be made.
+pub async fn in_memory(clock: &ManualClock) -> Coordinator {
+    let store = MemoryStore::with_clock(Arc::new(clock.clone()));
+    let coordinator = Coordinator::builder(store).clock(Arc::new(clock.clone())).files(Files::in_memory()).seed(1);
+    coordinator.build().await.unwrap()
 }
 
 impl fmt::Debug for Rig {

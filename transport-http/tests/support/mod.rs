@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::files::Files;
-use cmdexec_core::id::{Owner, WorkerId};
 use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::{Clock, SystemClock, Timestamp};
-use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
+use cmdexec_testkit::Tokens;
 use cmdexec_transport_http::server::Options;
 use cmdexec_transport_http::{Client, Server};
 use http::Method;
@@ -24,15 +23,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub const USER_SECRET: &str = "the secret of the users, long enough";
-pub const WORKER_SECRET: &str = "the secret of the workers, long enough";
-
 /// A running server.
 #[derive(Debug)]
 pub struct World {
     pub address: SocketAddr,
     pub url: String,
-    pub keys: Keys,
+    pub tokens: Tokens,
     pub server: Server,
     pub shutdown: CancellationToken,
     serving: JoinHandle<std::io::Result<usize>>,
@@ -75,8 +71,8 @@ impl World {
     }
 
     pub fn on(listener: TcpListener, services: Arc<dyn Services>, options: Options) -> Self {
-        let keys = Keys::new(USER_SECRET, WORKER_SECRET).unwrap();
-        let server = Server::builder(services, keys.clone()).options(options).build().unwrap();
+        let tokens = Tokens::default();
+        let server = Server::builder(services, tokens.keys.clone()).options(options).build().unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn({
@@ -84,7 +80,7 @@ impl World {
             async move { server.serve(listener, shutdown).await }
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { address, url: format!("http://{address}"), keys, server, shutdown, serving, http }
+        Self { address, url: format!("http://{address}"), tokens, server, shutdown, serving, http }
     }
 
     /// Tells the server to stop, and gives how many connections it had to cut.
@@ -94,12 +90,11 @@ impl World {
     }
 
     pub fn user_token(&self, name: &str, role: Role) -> String {
-        self.keys.mint_user(&UserClaims::new(name.parse::<Owner>().unwrap(), role, now()))
+        self.tokens.of_user(name, role)
     }
 
     pub fn worker_token(&self, id: Option<&str>) -> String {
-        let id = id.map(|id| id.parse::<WorkerId>().unwrap());
-        self.keys.mint_worker(&WorkerClaims::new(id, now()))
+        self.tokens.of_worker(id)
     }
 
     /// A client for this user, and for any worker.

@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::files::Files;
-use cmdexec_core::id::{Owner, WorkerId};
 use cmdexec_core::limiter::RequestLimits;
 use cmdexec_core::service::{Role, Services};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::time::{Clock, ManualClock, SystemClock, Timestamp};
-use cmdexec_core::token::{Keys, UserClaims, WorkerClaims};
+use cmdexec_testkit::Tokens;
 use cmdexec_transport_http as http;
 use cmdexec_transport_ws::client::Options as ClientOptions;
 use cmdexec_transport_ws::server::{Options, PATH};
@@ -40,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct World {
     pub address: SocketAddr,
-    pub keys: Keys,
+    pub tokens: Tokens,
     pub server: Server,
     pub shutdown: CancellationToken,
     serving: JoinHandle<std::io::Result<usize>>,
@@ -84,15 +83,15 @@ impl World {
     }
 
     pub fn by(listener: TcpListener, services: Arc<dyn Services>, options: Options, clock: Arc<dyn Clock>) -> Self {
-        let keys = Keys::new("the secret of the users, long enough", "the secret of the workers, long enough").unwrap();
-        let server = Server::builder(Arc::clone(&services), keys.clone()).options(options).clock(clock);
+        let tokens = Tokens::default();
+        let server = Server::builder(Arc::clone(&services), tokens.keys.clone()).options(options).clock(clock);
         let server = server.build().unwrap();
         let mut plain = http::server::Options::default();
         plain.limits = RequestLimits::none();
         // Tests speak for whom they like.
         plain.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
         plain.push = Some(http::server::Push { path: PATH.to_owned(), port: None });
-        let by_http = http::Server::builder(services, keys.clone()).options(plain).mount(PATH, server.clone());
+        let by_http = http::Server::builder(services, tokens.keys.clone()).options(plain).mount(PATH, server.clone());
         let by_http = by_http.build().unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -100,7 +99,7 @@ impl World {
             let shutdown = shutdown.clone();
             async move { by_http.serve(listener, shutdown).await }
         });
-        Self { address, keys, server, shutdown, serving }
+        Self { address, tokens, server, shutdown, serving }
     }
 
     /// Ends both halves; how many sockets had to be cut.
@@ -116,12 +115,11 @@ impl World {
     }
 
     pub fn user_token(&self, name: &str, role: Role) -> String {
-        self.keys.mint_user(&UserClaims::new(name.parse::<Owner>().unwrap(), role, now()))
+        self.tokens.of_user(name, role)
     }
 
     pub fn worker_token(&self, id: Option<&str>) -> String {
-        let id = id.map(|id| id.parse::<WorkerId>().unwrap());
-        self.keys.mint_worker(&WorkerClaims::new(id, now()))
+        self.tokens.of_worker(id)
     }
 
     /// A user's client.
