@@ -205,24 +205,26 @@ async fn first_message<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>
         let may_read = socket.unflushed() == 0;
         match socket.next(may_read).await {
             Event::Message(Message::Text(text)) => {
-                let auth = Envelope::read(&text).ok().filter(|envelope| envelope.kind == "auth");
-                let auth: Option<Auth> = auth.and_then(|envelope| envelope.parse().ok());
-                let Some(Auth { token }) = auth else {
-                    return Err(Some(Closing::new(
-                        Code::Unauthenticated,
-                        "the first message must be auth, with a token",
-                    )));
-                };
+                let Some(token) = auth(&text) else { return Err(Some(no_auth())) };
                 return Ok(Shown { token, is_workers: false });
             }
-            Event::Message(Message::Binary(_)) => {
-                return Err(Some(Closing::new(Code::Unauthenticated, "the first message must be auth, with a token")));
-            }
+            Event::Message(Message::Binary(_)) => return Err(Some(no_auth())),
             Event::Message(_) | Event::Flushed => {}
             Event::Ended(Ended::Broken(closing)) => return Err(Some(closing)),
             Event::Ended(Ended::Gone(_)) => return Err(None),
         }
     }
+}
+
+/// The token of `auth`, if that is what a text is.
+pub(super) fn auth(text: &str) -> Option<String> {
+    let envelope = Envelope::read(text).ok().filter(|envelope| envelope.kind == "auth")?;
+    let Auth { token } = envelope.parse().ok()?;
+    Some(token)
+}
+
+fn no_auth() -> Closing {
+    Closing::new(Code::Unauthenticated, "the first message must be auth, with a token")
 }
 
 /// Who shows this token, and until when it is good.

@@ -1,8 +1,8 @@
 //! The server half: sockets in front of the two services.
 //!
 //! A request passes `handshake` (is it one for a socket, which version, which token), and then its socket is `session`'s: one task with one
-//! loop, which reads messages, works on them by `work` (a worker's) and `user` (a user's), and sends what comes of it. `subscription` makes
-//! events out of streams, `credit` keeps what workers have room for.
+//! loop, which reads messages as `asked` says, works on them by `work` (a worker's) and `user` (a user's), and sends what comes of it.
+//! `subscription` makes events out of streams, `credit` keeps what workers have room for.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::job::Problem;
 use cmdexec_core::limiter::{LocalLimiter, RateLimiter, RequestLimiter};
-use cmdexec_core::service::Services;
+use cmdexec_core::service::{Role, Services};
 use cmdexec_core::time::{Clock, SystemClock};
 use cmdexec_core::token::Keys;
 use http_body_util::Full;
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod asked;
 mod credit;
 mod echo;
 mod everything;
@@ -206,24 +207,18 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Reads a text as a session does.
+/// Reads a text as the handshake and a session do, whosever it is.
 pub(crate) fn fuzz_text(text: &str) {
-    use cmdexec_wire::read::{self, ReportKind};
+    let _ = handshake::auth(text);
     let Ok(envelope) = crate::message::Envelope::read(text) else { return };
-    let body = envelope.body().as_bytes();
-    let _ = (read::registration(body), read::beat(body), read::output(body), read::reports(body));
-    let _ = (read::batch(body, None), read::report(body, ReportKind::Failure));
-    let _ = (
-        envelope.parse::<crate::message::Ready>(),
-        envelope.parse::<crate::message::Subscribe>(),
-        envelope.parse::<crate::message::List>(),
-        envelope.parse::<crate::message::Started>(),
-    );
+    let bound = "w1".parse().ok();
+    let _ = (asked::work::Said::read(&envelope, None), asked::work::Said::read(&envelope, bound.as_ref()));
+    let _ = asked::user::Said::read(&envelope, Role::User);
 }
 
 /// Reads a binary message as a session does.
 pub(crate) fn fuzz_binary(bytes: &[u8]) {
     if let Some((_, packed)) = crate::message::split_binary(&Bytes::copy_from_slice(bytes)) {
-        let _ = cmdexec_wire::read::packed(&packed);
+        let _ = asked::work::packed(&packed, None);
     }
 }

@@ -324,12 +324,6 @@ impl Session {
         work::packed(self, id, &packed, bytes.len())
     }
 
-    /// The id of a message that must have one.
-    pub(super) fn id(envelope: &Envelope<'_>) -> Result<u64, Closing> {
-        let missing = || Closing::new(Code::Malformed, format!("{:.32} must have an id", envelope.kind));
-        envelope.id.ok_or_else(missing)
-    }
-
     /// A message of a type that is not known here: of a newer peer, which hears so if it expects an answer.
     pub(super) fn unknown(&mut self, envelope: &Envelope<'_>) {
         if let Some(id) = envelope.id {

@@ -11,21 +11,18 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::asked::user::Wanted;
 use super::everything::everything;
 use super::session::{Done, Session};
-use crate::message::{self, Event, Events, Kind, Subscribe, What};
+use crate::message::{self, Event, Events, What};
 use crate::refusal::Refusal;
 
 /// How many events travel in one message, and after how many bytes of them it goes: what is behind it should not wait for long.
 const TOGETHER: usize = 16;
 const TOGETHER_BYTES: usize = 64 * 1024;
 
-/// How many events may be sent before the first `more`, unless the subscriber says so; and how many at most.
-const CREDITS: usize = 64;
+/// By how many events a subscription may be ahead of its reader; more credits are not counted.
 const MOST_CREDITS: usize = 100_000;
-
-/// How many jobs one subscription may say to have seen output of.
-const MOST_CURSORS: usize = 1_000;
 
 /// An event, and the bytes that it brings.
 pub(super) type Item = Result<(Event, Bytes), Error>;
@@ -72,7 +69,7 @@ impl Session {
         &mut self,
         id: u64,
         jobs: Arc<dyn JobService>,
-        subscribe: &Subscribe,
+        wanted: Wanted,
         counted: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Error> {
         if self.subscriptions.0.len() >= self.shared.options.max_subscriptions {
@@ -81,13 +78,11 @@ impl Session {
         if self.subscriptions.0.contains_key(&id) {
             return Err(Error::invalid("id", "is that of a subscription already"));
         }
-        let credits = subscribe.credits.unwrap_or(CREDITS).min(MOST_CREDITS);
-        let packed = subscribe.packed;
-        let opening = open(jobs, subscribe)?;
+        let (credits, packed) = (wanted.credits.min(MOST_CREDITS), wanted.packed);
         let stop = CancellationToken::new();
         let opened = async move {
             counted.await?;
-            opening.await
+            open(jobs, wanted).await
         };
         self.subscriptions.0.insert(id, Subscription { credits, packed, stop: stop.clone(), parked: None });
         self.doing.push(async move { Done::Opened(Opened { id, stop, source: opened.await }) }.boxed());
@@ -200,61 +195,24 @@ impl Session {
     }
 }
 
-/// The stream that a subscription is to; the error says what is wrong with what was asked.
-fn open(
-    jobs: Arc<dyn JobService>,
-    subscribe: &Subscribe,
-) -> Result<impl Future<Output = Result<Source, Error>> + Send + use<>, Error> {
-    let kinds = subscribe.events.clone().unwrap_or_else(|| vec![Kind::Status, Kind::Output]);
-    let (status, output) = (kinds.contains(&Kind::Status), kinds.contains(&Kind::Output));
-    if !status && !output {
-        return Err(Error::invalid("events", "must name status, output, or both"));
-    }
-    let job = subscribe.job_id.map(JobId::from_uuid);
-    let misplaced = [
-        ("cursors", job.is_some() && subscribe.cursors.is_some(), "goes without jobId: say cursor"),
-        ("cursor", job.is_none() && subscribe.cursor.is_some(), "goes with jobId: say cursors"),
-        ("follow", job.is_none() && subscribe.follow == Some(false), "may be false only with jobId"),
-    ];
-    if let Some((field, _, why)) = misplaced.into_iter().find(|(_, is_misplaced, _)| *is_misplaced) {
-        return Err(Error::invalid(field, why));
-    }
-    let cursor = |field: &str, text: &String| {
-        text.parse().map_err(|_| Error::invalid(field, "not a cursor that this service gave out"))
-    };
-    let query = OutputQuery {
-        from: subscribe.cursor.as_ref().map(|text| cursor("cursor", text)).transpose()?,
-        since: subscribe.since.map(|time| time.0),
-        tail: subscribe.tail,
-        follow: subscribe.follow.unwrap_or(true),
-        stream: subscribe.stream,
-    };
-    if query.tail.is_some_and(|tail| tail > OutputQuery::MAX_TAIL) {
-        return Err(Error::invalid("tail", format!("must be at most {}", OutputQuery::MAX_TAIL)));
-    }
-    let cursors = subscribe.cursors.iter().flatten();
-    let cursors = cursors.map(|(job, text)| Ok((JobId::from_uuid(*job), cursor("cursors", text)?)));
-    let cursors: Vec<_> = cursors.collect::<Result<_, Error>>()?;
-    if cursors.len() > MOST_CURSORS {
-        return Err(Error::invalid("cursors", format!("must be at most {MOST_CURSORS}")));
-    }
-    Ok(async move {
-        let Some(job) = job else {
-            return if output {
-                Ok(everything(jobs, query, status, cursors).await?.boxed())
-            } else {
-                Ok(changes(jobs.watch(WatchQuery::All).await?).boxed())
-            };
+/// The stream that a subscription is to.
+async fn open(jobs: Arc<dyn JobService>, wanted: Wanted) -> Result<Source, Error> {
+    let Wanted { job, status, output, query, cursors, .. } = wanted;
+    let Some(job) = job else {
+        return if output {
+            Ok(everything(jobs, query, status, cursors).await?.boxed())
+        } else {
+            Ok(changes(jobs.watch(WatchQuery::All).await?).boxed())
         };
-        let mut sources: Vec<Source> = Vec::new();
-        if status {
-            sources.push(changes(jobs.watch(WatchQuery::Job(job)).await?).boxed());
-        }
-        if output {
-            sources.push(written(&*jobs, job, query).await?);
-        }
-        Ok(stream::select_all(sources).boxed())
-    })
+    };
+    let mut sources: Vec<Source> = Vec::new();
+    if status {
+        sources.push(changes(jobs.watch(WatchQuery::Job(job)).await?).boxed());
+    }
+    if output {
+        sources.push(written(&*jobs, job, query).await?);
+    }
+    Ok(stream::select_all(sources).boxed())
 }
 
 fn changes(updates: impl Stream<Item = Result<JobUpdate, Error>> + Send + 'static) -> impl Stream<Item = Item> + Send {

@@ -2,29 +2,25 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cmdexec_core::Error;
 use cmdexec_core::id::{JobId, WorkerId};
 use cmdexec_core::limiter::{Caller, RequestKind};
-use cmdexec_core::service::{LeaseRequest, OutputBatch, OutputPieces, Registration, StopStream, WorkerService};
+use cmdexec_core::service::{
+    FinishedAttempt, Heartbeat, LeaseRequest, OutputBatch, OutputPieces, Registration, StopStream, WorkerService,
+};
 use cmdexec_wire as wire;
-use cmdexec_wire::read::{self, Malformed};
 use futures_util::{FutureExt, StreamExt};
 
+use super::asked;
+use super::asked::work::{Asked, Said};
 use super::session::{Done, Served, Session};
 use crate::close::{Closing, Code};
-use crate::message::{Cancel, Drain, Envelope, Ready, Started};
+use crate::message::{Cancel, Envelope};
 
 /// For how many workers one socket hears of what is cancelled.
 const MOST_STOPPING: usize = 1_024;
-
-/// How many jobs one question may ask for.
-const MOST_LEASES: usize = 1_000;
-
-/// The longest that a question waits.
-const MOST_WAIT: Duration = Duration::from_secs(60);
 
 /// Jobs of a worker are cancelled.
 pub(super) struct Stopped {
@@ -41,41 +37,20 @@ struct Request<'s> {
     /// How long it was.
     bytes: usize,
     work: Arc<dyn WorkerService>,
-    /// The worker that the token speaks for, if it is one.
-    bound: Option<WorkerId>,
 }
 
 /// Takes in a worker's message.
 pub(super) fn take(session: &mut Session, envelope: &Envelope<'_>, bytes: usize) -> Result<(), Closing> {
     let Served::Worker { work, bound } = &session.who else { return Ok(()) };
-    let (work, bound) = (Arc::clone(work), bound.clone());
-    let body = envelope.body().as_bytes();
-    match &*envelope.kind {
-        "ready" if envelope.id.is_none() => {
-            let ready: Ready = envelope.parse().map_err(|why| Closing::new(Code::Malformed, why))?;
-            let worker = said(ready.worker_id.as_deref()).and_then(|said| named(said, bound.as_ref()));
-            let credited = worker.and_then(|worker| session.credit(&work, worker, ready.credits));
+    let work = Arc::clone(work);
+    match Said::read(envelope, bound.as_ref())? {
+        Said::Credits { worker, credits } => {
+            let credited = session.credit(&work, worker, credits);
             return credited.map_err(|error| Closing::new(Code::Malformed, error.to_string()));
         }
-        _ => {}
+        Said::Request { id, asked } => Request { session, id, bytes, work }.begin(asked),
+        Said::Unknown => session.unknown(envelope),
     }
-    let known = ["register", "heartbeat", "ready", "drain", "started", "output", "results"];
-    if !known.contains(&&*envelope.kind) {
-        session.unknown(envelope);
-        return Ok(());
-    }
-    let id = Session::id(envelope)?;
-    let mut request = Request { session, id, bytes, work, bound };
-    let begun = match &*envelope.kind {
-        "register" => read::registration(body).map(|read| read.and_then(|read| request.register(read))),
-        "heartbeat" => read::beat(body).map(|read| read.and_then(|read| request.heartbeat(read))),
-        "output" => read::output(body).map(|read| read.and_then(|read| request.append(read))),
-        "results" => read::reports(body).map(|read| read.and_then(|read| request.finish(read))),
-        "ready" => Ok(request.ask(envelope)),
-        "drain" => Ok(request.drain(envelope)),
-        _ => Ok(request.started(envelope)),
-    };
-    request.begun(begun);
     Ok(())
 }
 
@@ -84,10 +59,8 @@ pub(super) fn packed(session: &mut Session, id: u64, packed: &Bytes, bytes: usiz
     let Served::Worker { work, bound } = &session.who else {
         return Err(Closing::new(Code::Malformed, "only workers send output"));
     };
-    let (work, bound) = (Arc::clone(work), bound.clone());
-    let mut request = Request { session, id, bytes, work, bound };
-    let begun = read::packed(packed).map(|read| read.and_then(|read| request.append(read)));
-    request.begun(begun);
+    let (work, asked) = (Arc::clone(work), asked::work::packed(packed, bound.as_ref()));
+    Request { session, id, bytes, work }.begin(asked);
     Ok(())
 }
 
@@ -141,42 +114,24 @@ async fn next_stops(worker: WorkerId, mut stops: StopStream) -> Done {
     }
 }
 
-/// Whose a message is: as it says itself, if the token may speak for that one; else as the token says.
-fn named(said: Option<WorkerId>, bound: Option<&WorkerId>) -> Result<WorkerId, Error> {
-    match (said, bound) {
-        (Some(said), Some(bound)) if said != *bound => Err(Error::Forbidden("this token speaks for another worker")),
-        (Some(said), _) => Ok(said),
-        (None, Some(bound)) => Ok(bound.clone()),
-        (None, None) => Err(Error::invalid("workerId", "is required: the token speaks for any worker")),
-    }
-}
-
-fn said(text: Option<&str>) -> Result<Option<WorkerId>, Error> {
-    text.map(str::parse::<WorkerId>).transpose().map_err(|error| Error::invalid("workerId", error.to_string()))
-}
-
 impl Request<'_> {
-    /// Refuses what could not be begun with.
-    fn begun(self, begun: Result<Result<(), Error>, Malformed>) {
-        match begun {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.session.refuse(self.id, error),
-            Err(Malformed(why)) => self.session.refuse(self.id, Error::invalid("body", why)),
+    fn begin(mut self, asked: Result<Asked, Error>) {
+        match asked {
+            Ok(Asked::Register(registration)) => self.register(registration),
+            Ok(Asked::Heartbeat(worker, beat)) => self.heartbeat(worker, beat),
+            Ok(Asked::Lease(worker, request)) => self.lease(worker, request),
+            Ok(Asked::Drain(worker)) => self.session.drain(&worker, self.id),
+            Ok(Asked::Output(worker, batches)) => self.append(worker, batches),
+            Ok(Asked::Results(worker, attempts)) => self.finish(worker, attempts),
+            Err(error) => self.session.refuse(self.id, error),
         }
-    }
-
-    fn worker(&self, said: Option<WorkerId>) -> Result<WorkerId, Error> {
-        named(said, self.bound.as_ref())
     }
 
     fn call<T: serde::Serialize>(&mut self, call: impl Future<Output = Result<T, Error>> + Send + 'static) {
         self.session.call(self.id, self.bytes, call);
     }
 
-    fn register(&mut self, mut registration: Registration) -> Result<(), Error> {
-        if self.bound.is_some() {
-            registration.worker = Some(self.worker(registration.worker.take())?);
-        }
+    fn register(&mut self, registration: Registration) {
         if let Some(worker) = &registration.worker {
             self.session.follow_stops(&self.work, worker);
         }
@@ -187,11 +142,9 @@ impl Request<'_> {
             let registered = work.register(registration).await?;
             Ok(wire::Registered::from(&registered))
         });
-        Ok(())
     }
 
-    fn heartbeat(&mut self, read::Beat { worker, beat }: read::Beat) -> Result<(), Error> {
-        let worker = self.worker(worker)?;
+    fn heartbeat(&mut self, worker: WorkerId, beat: Heartbeat) {
         self.session.follow_stops(&self.work, &worker);
         let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.session.shared));
         self.call(async move {
@@ -199,16 +152,9 @@ impl Request<'_> {
             let reply = work.heartbeat(&worker, beat).await?;
             Ok(wire::BeatAck::from(&reply))
         });
-        Ok(())
     }
 
-    fn append(&mut self, output: read::Output) -> Result<(), Error> {
-        let worker = self.worker(output.worker)?;
-        self.append_as(worker, output.batches);
-        Ok(())
-    }
-
-    fn append_as(&mut self, worker: WorkerId, batches: Vec<OutputBatch>) {
+    fn append(&mut self, worker: WorkerId, batches: Vec<OutputBatch>) {
         let last = |batch: &OutputBatch| match &batch.pieces {
             OutputPieces::Numbered(chunks) => chunks.iter().map(|chunk| chunk.seq).max(),
             OutputPieces::Plain(_) => None,
@@ -227,12 +173,8 @@ impl Request<'_> {
         });
     }
 
-    fn finish(&mut self, report: read::Report) -> Result<(), Error> {
-        let worker = self.worker(report.worker)?;
-        if !report.zips.is_empty() {
-            return Err(Error::invalid("resultZipBase64", "is not taken here: upload it by HTTP"));
-        }
-        let (work, attempts) = (Arc::clone(&self.work), report.attempts);
+    fn finish(&mut self, worker: WorkerId, attempts: Vec<FinishedAttempt>) {
+        let work = Arc::clone(&self.work);
         self.call(async move {
             let acks = work.finish(&worker, attempts).await?.into_iter();
             let acks = acks.map(|ack| match ack {
@@ -241,59 +183,24 @@ impl Request<'_> {
             });
             Ok(wire::ReportAck { ok: true, results: Some(acks.collect::<Result<_, Error>>()?) })
         });
-        Ok(())
     }
 
     /// A question that is answered once.
-    fn ask(&mut self, envelope: &Envelope<'_>) -> Result<(), Error> {
-        let ready: Ready = envelope.parse().map_err(|why| Error::invalid("body", why))?;
-        let worker = self.worker(said(ready.worker_id.as_deref())?)?;
-        let Some(wait) = ready.wait_ms else {
-            return Err(Error::invalid("waitMs", "is required where there is an id; without one, credits stand"));
-        };
-        if !(1..=MOST_LEASES).contains(&ready.credits) {
-            return Err(Error::invalid("credits", format!("must be a whole number from 1 to {MOST_LEASES}")));
-        }
-        let wait = Duration::from_millis(wait);
-        if wait > MOST_WAIT {
-            return Err(Error::invalid("waitMs", "must be at most 60000"));
-        }
+    fn lease(&mut self, worker: WorkerId, request: LeaseRequest) {
         let (work, closing) = (Arc::clone(&self.work), self.session.shared.closing.clone());
         let call = async move {
             let leased = tokio::select! {
                 biased;
-                leased = work.lease(&worker, LeaseRequest { max: ready.credits, wait }) => leased?,
+                leased = work.lease(&worker, request) => leased?,
                 // What was claimed for a question that is dropped goes back.
                 () = closing.cancelled() => Vec::new(),
             };
             Ok(wire::Leases { jobs: leased.iter().map(wire::Lease::from).collect() })
         };
-        if wait.is_zero() {
+        if request.wait.is_zero() {
             self.call(call);
         } else {
             self.session.long_call(self.id, self.bytes, call);
         }
-        Ok(())
-    }
-
-    fn drain(&mut self, envelope: &Envelope<'_>) -> Result<(), Error> {
-        let drain: Drain = envelope.parse().map_err(|why| Error::invalid("body", why))?;
-        let worker = self.worker(said(drain.worker_id.as_deref())?)?;
-        self.session.drain(&worker, self.id);
-        Ok(())
-    }
-
-    /// What a worker has begun with: whether it is to be stopped already.
-    fn started(&mut self, envelope: &Envelope<'_>) -> Result<(), Error> {
-        let started: Started = envelope.parse().map_err(|why| Error::invalid("body", why))?;
-        let worker = self.worker(said(started.worker_id.as_deref())?)?;
-        let batch = |held: wire::Held| {
-            let token = held.lease_token.parse().map_err(|_| Error::invalid("leaseToken", "is not a lease token"))?;
-            let pieces = OutputPieces::Numbered(Vec::new());
-            Ok(OutputBatch { job: JobId::from_uuid(held.job_id), token: Some(token), pieces })
-        };
-        let batches = started.jobs.into_iter().map(batch).collect::<Result<_, Error>>()?;
-        self.append_as(worker, batches);
-        Ok(())
     }
 }
