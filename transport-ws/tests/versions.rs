@@ -4,9 +4,7 @@
 mod support;
 
 use cmdexec_core::service::Role;
-use cmdexec_transport_ws::server::PATH;
 use support::{Bare, World};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 #[tokio::test]
 async fn a_client_that_speaks_no_version_of_the_servers_hears_why_it_is_closed() {
@@ -18,8 +16,7 @@ async fn a_client_that_speaks_no_version_of_the_servers_hears_why_it_is_closed()
         // As browsers do, which show their token there; it is not said back.
         (format!("cmdexec.token.{token}, cmdexec.v999"), "cmdexec.v999"),
     ] {
-        let mut request = format!("ws://{}{PATH}", world.address).into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", offered.parse().unwrap());
+        let request = world.request(&[("sec-websocket-protocol", &offered)]);
         // As browsers do, this client fails a handshake whose answer names none of its protocols.
         let (socket, response) = tokio_tungstenite::connect_async(request).await.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], answered);
