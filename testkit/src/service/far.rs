@@ -1,7 +1,8 @@
 //! The services behind a transport, as the suite sees them.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cmdexec_core::Error;
@@ -9,11 +10,26 @@ use cmdexec_core::service::{JobService, Services, UserPrincipal, WorkerPrincipal
 
 use crate::Tokens;
 
-/// The far end of a transport: for each principal a client that shows its token.
+/// The far end of a transport: for each principal a client that shows its token, and is kept as real ones are, which cost something to make.
 pub struct FarEnd<U, W> {
     tokens: Tokens,
     user: U,
     worker: W,
+    users: Kept<UserPrincipal, dyn JobService>,
+    workers: Kept<WorkerPrincipal, dyn WorkerService>,
+}
+
+/// Clients that were made.
+type Kept<P, S> = Mutex<Vec<(P, Arc<S>)>>;
+
+fn kept<P: Clone + PartialEq, S: ?Sized>(all: &Kept<P, S>, principal: P, make: impl FnOnce(P) -> Arc<S>) -> Arc<S> {
+    let mut all = all.lock().unwrap();
+    if let Some((_, client)) = all.iter().find(|(own, _)| *own == principal) {
+        return Arc::clone(client);
+    }
+    let client = make(principal.clone());
+    all.push((principal, Arc::clone(&client)));
+    client
 }
 
 impl<U, W> FarEnd<U, W>
@@ -23,7 +39,7 @@ where
 {
     /// That of a server which judges by these tokens' keys. `user` and `worker` make a client with a token.
     pub fn new(tokens: Tokens, user: U, worker: W) -> Self {
-        Self { tokens, user, worker }
+        Self { tokens, user, worker, users: Mutex::default(), workers: Mutex::default() }
     }
 }
 
@@ -40,11 +56,11 @@ where
     W: Fn(String) -> Arc<dyn WorkerService> + Send + Sync + 'static,
 {
     fn as_user(&self, principal: UserPrincipal) -> Arc<dyn JobService> {
-        (self.user)(self.tokens.user(principal))
+        kept(&self.users, principal, |principal| (self.user)(self.tokens.user(principal)))
     }
 
     fn as_worker(&self, principal: WorkerPrincipal) -> Arc<dyn WorkerService> {
-        (self.worker)(self.tokens.worker(principal))
+        kept(&self.workers, principal, |principal| (self.worker)(self.tokens.worker(principal)))
     }
 
     async fn health(&self) -> Result<(), Error> {
