@@ -3,31 +3,24 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use cmdexec_core::Error;
 use cmdexec_core::coordinator::Coordinator;
 use cmdexec_core::executor::FunctionExecutor;
-use cmdexec_core::files::{ByteStream, Download, FileId, GetRange};
-use cmdexec_core::id::{JobId, LeaseToken, WorkerId};
 use cmdexec_core::job::{JobSpec, Outcome, Status};
 use cmdexec_core::limiter::RequestLimits;
-use cmdexec_core::service::{
-    FinishedAttempt, Heartbeat, HeartbeatReply, JobService, JobServiceExt, LeaseRequest, LeasedJob, OutputAck,
-    OutputBatch, Registered, Registration, Role, StopStream, WatchQuery, WorkerService,
-};
+use cmdexec_core::service::{JobService, JobServiceExt, LeaseRequest, Registration, Role, WatchQuery, WorkerService};
 use cmdexec_core::store::MemoryStore;
 use cmdexec_core::worker::Worker;
+use cmdexec_testkit::service::{FaultyWorkerService, WorkerCall};
 use cmdexec_transport_http as http;
 use cmdexec_transport_ws::Client;
 use cmdexec_transport_ws::client::Fallback;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
-use support::{World, quick, unlimited};
+use support::{World, quick, unlimited, until};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 /// A server without a socket beside it, as older ones are.
 async fn plain(coordinator: &Arc<Coordinator>, world: &World) -> (String, tokio_util::sync::CancellationToken) {
@@ -81,6 +74,17 @@ async fn a_worker_goes_on_by_http_while_there_is_no_socket_and_returns_to_it() {
     world.stop().await;
 }
 
+/// A job that is cancelled while it runs is stopped before a heartbeat could say so.
+async fn is_stopped_at_once(user: &Client) {
+    let job = user.submit(JobSpec::shell("sleep")).await.unwrap();
+    let mut updates = user.watch(WatchQuery::Job(job.id)).await.unwrap();
+    while updates.next().await.unwrap().unwrap().status != Status::Running {}
+    user.cancel(job.id).await.unwrap();
+    // Heartbeats come every 10 s.
+    let done = tokio::time::timeout(Duration::from_secs(4), user.wait(job.id)).await.unwrap().unwrap();
+    assert_eq!(done.status, Status::Cancelled);
+}
+
 #[tokio::test]
 async fn what_is_cancelled_is_stopped_at_once() {
     let world = World::start().await;
@@ -92,13 +96,7 @@ async fn what_is_cancelled_is_stopped_at_once() {
     let worker = Worker::builder(Arc::new(client), executor).id("w".parse().unwrap()).work_dir(directory.path());
     let worker = worker.start().await.unwrap();
     let ada = world.user("ada", Role::User);
-    let job = ada.submit(JobSpec::shell("sleep")).await.unwrap();
-    let mut updates = ada.watch(WatchQuery::Job(job.id)).await.unwrap();
-    while updates.next().await.unwrap().unwrap().status != Status::Running {}
-    ada.cancel(job.id).await.unwrap();
-    // Heartbeats come every 10 s.
-    let done = tokio::time::timeout(Duration::from_secs(4), ada.wait(job.id)).await.unwrap().unwrap();
-    assert_eq!(done.status, Status::Cancelled);
+    is_stopped_at_once(&ada).await;
     worker.shutdown().await;
 }
 
@@ -124,7 +122,7 @@ async fn what_is_cancelled_is_stopped_at_once_also_after_a_change_of_tokens() {
         let socket = Client::builder(world.url()).worker_token(world.worker_token(Some("w"))).options(options);
         Fallback::new(socket.build().unwrap(), Arc::new(world.plain_worker(Some("w"))))
     };
-    let service = Arc::new(Rotating { current: Mutex::new(Arc::new(connect())), asked: watch::Sender::new(0) });
+    let service = FaultyWorkerService::new(Arc::new(connect()));
     let executor = FunctionExecutor::new(|context| async move {
         if context.spec.command == JobSpec::shell("sleep").command {
             context.stop.cancelled().await;
@@ -133,96 +131,24 @@ async fn what_is_cancelled_is_stopped_at_once_also_after_a_change_of_tokens() {
         Outcome::Exited { code: 0 }
     });
     let directory = tempfile::tempdir().unwrap();
-    let worker = Worker::builder(Arc::clone(&service) as _, executor).id("w".parse().unwrap());
+    let worker = Worker::builder(Arc::new(service.clone()), executor).id("w".parse().unwrap());
     let worker = worker.work_dir(directory.path()).start().await.unwrap();
     let ada = world.user("ada", Role::User);
 
-    service.asked.subscribe().wait_for(|asked| *asked == 1).await.unwrap();
+    until(|| service.calls(WorkerCall::Stops) == 1).await;
     let next = connect();
     let socket = next.socket().clone();
-    *service.current.lock().unwrap() = Arc::new(next);
+    service.replace(Arc::new(next));
     // The question for jobs that the one before was asked ends, and with it the last that holds it.
     assert_eq!(ada.run(JobSpec::shell("true")).await.unwrap().status, Status::Completed);
     tokio::time::timeout(Duration::from_secs(20), async {
-        service.asked.subscribe().wait_for(|asked| *asked == 2).await.unwrap();
+        until(|| service.calls(WorkerCall::Stops) == 2).await;
         socket.opened().await;
     })
     .await
     .unwrap();
-    let job = ada.submit(JobSpec::shell("sleep")).await.unwrap();
-    let mut updates = ada.watch(WatchQuery::Job(job.id)).await.unwrap();
-    while updates.next().await.unwrap().unwrap().status != Status::Running {}
-    ada.cancel(job.id).await.unwrap();
-    // Heartbeats come every 10 s.
-    let done = tokio::time::timeout(Duration::from_secs(4), ada.wait(job.id)).await.unwrap().unwrap();
-    assert_eq!(done.status, Status::Cancelled);
+    is_stopped_at_once(&ada).await;
     worker.shutdown().await;
-}
-
-/// A service that is replaced, as the worker's program does when it changes its token.
-#[derive(Debug)]
-struct Rotating {
-    current: Mutex<Arc<dyn WorkerService>>,
-    /// How often it was asked what is cancelled.
-    asked: watch::Sender<usize>,
-}
-
-impl Rotating {
-    fn current(&self) -> Arc<dyn WorkerService> {
-        Arc::clone(&self.current.lock().unwrap())
-    }
-}
-
-#[async_trait]
-impl WorkerService for Rotating {
-    async fn register(&self, registration: Registration) -> Result<Registered, Error> {
-        self.current().register(registration).await
-    }
-
-    async fn heartbeat(&self, worker: &WorkerId, beat: Heartbeat) -> Result<HeartbeatReply, Error> {
-        self.current().heartbeat(worker, beat).await
-    }
-
-    async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
-        let stops = self.current().stops(worker).await;
-        self.asked.send_modify(|asked| *asked += 1);
-        stops
-    }
-
-    async fn lease(&self, worker: &WorkerId, request: LeaseRequest) -> Result<Vec<LeasedJob>, Error> {
-        self.current().lease(worker, request).await
-    }
-
-    async fn append_output(
-        &self,
-        worker: &WorkerId,
-        batches: Vec<OutputBatch>,
-    ) -> Result<Vec<Result<OutputAck, Error>>, Error> {
-        self.current().append_output(worker, batches).await
-    }
-
-    async fn finish(&self, worker: &WorkerId, attempts: Vec<FinishedAttempt>) -> Result<Vec<Result<(), Error>>, Error> {
-        self.current().finish(worker, attempts).await
-    }
-
-    async fn download(
-        &self,
-        worker: Option<&WorkerId>,
-        file: FileId,
-        range: Option<GetRange>,
-    ) -> Result<Download, Error> {
-        self.current().download(worker, file, range).await
-    }
-
-    async fn upload_artifacts(
-        &self,
-        worker: &WorkerId,
-        job: JobId,
-        token: Option<LeaseToken>,
-        bytes: ByteStream,
-    ) -> Result<FileId, Error> {
-        self.current().upload_artifacts(worker, job, token, bytes).await
-    }
 }
 
 #[tokio::test]

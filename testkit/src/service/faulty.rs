@@ -15,13 +15,15 @@ use cmdexec_core::service::{
 
 use crate::store::Fault;
 
-/// A method of [`WorkerService`] that can fail.
+/// A method of [`WorkerService`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the method of its name")]
 pub enum WorkerCall {
     Register,
     Heartbeat,
     Lease,
+    /// Counted once it is answered, and never made to fail: it promises nothing that could be broken.
+    Stops,
     AppendOutput,
     Finish,
     Download,
@@ -128,9 +130,10 @@ impl WorkerService for FaultyWorkerService {
         self.through(WorkerCall::Lease, self.inner().lease(worker, request)).await
     }
 
-    /// Never fails: it promises nothing that could be broken.
     async fn stops(&self, worker: &WorkerId) -> Result<StopStream, Error> {
-        self.inner().stops(worker).await
+        let stops = self.inner().stops(worker).await;
+        self.state().made.push(WorkerCall::Stops);
+        stops
     }
 
     async fn append_output(
