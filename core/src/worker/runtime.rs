@@ -80,7 +80,7 @@ impl Shared {
     pub(super) async fn put_away(&self, directory: Directory, attempt: &Attempt, slot: usize) {
         if let Err(directory) = self.spares.put(slot, directory, attempt) {
             directory.remove().await;
-            self.spares.refill(slot, self.user_of(attempt, slot), attempt, self.clock.uptime()).await;
+            self.spares.refill(slot, self.user_of(attempt, slot), attempt, &*self.clock).await;
         }
     }
 

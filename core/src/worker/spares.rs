@@ -18,8 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::attempt::Attempt;
-use super::directory::{Directory, make_private, remove_tree};
+use super::directory::{Directory, make_private};
 use crate::executor::Kind;
+use crate::time::Clock;
 
 /// How long a directory rests before it is used: longer than any tick of the clocks of the file systems that are known, the coarsest of which
 /// is 1 s (ext3, and ext4 with small inodes).
@@ -70,7 +71,7 @@ impl Spares {
         }
         if !spare.is_as_it_was() {
             tracing::warn!(path = %spare.path.display(), "a directory of nobody's was changed, and is removed");
-            tokio::task::spawn_blocking(move || remove_tree(&spare.path));
+            tokio::spawn(Directory::again(spare).remove());
             return None;
         }
         spare.scope.get_or_insert_with(|| scope.to_owned());
@@ -90,8 +91,9 @@ impl Spares {
         }
     }
 
-    /// Makes a directory that is to rest, if the slot has none and its attempts are such that they may use it.
-    pub(super) async fn refill(&self, slot: usize, user: Option<u32>, attempt: &Attempt, now: Duration) {
+    /// Makes a directory that is to rest, if the slot has none and its attempts are such that they may use it. Nobody else does so for this slot
+    /// meanwhile: the attempt still has it.
+    pub(super) async fn refill(&self, slot: usize, user: Option<u32>, attempt: &Attempt, clock: &dyn Clock) {
         let (Some(root), Some(_)) = (&self.root, scope_of(attempt)) else { return };
         if self.place(slot).is_none_or(|place| place.is_some()) {
             return;
@@ -107,9 +109,11 @@ impl Spares {
         };
         match made.await {
             Ok(changed) => {
-                let spare = Spare { path, user, scope: None, changed, since: now };
-                let other = self.place(slot).and_then(|mut place| place.replace(spare));
-                other.iter().for_each(Spare::remove);
+                // It rests from here on, however long it took to be made.
+                let spare = Spare { path, user, scope: None, changed, since: clock.uptime() };
+                if let Some(mut place) = self.place(slot) {
+                    *place = Some(spare);
+                }
             }
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "no directory is kept ready");
