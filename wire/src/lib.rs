@@ -28,6 +28,8 @@ mod spec;
 #[cfg(feature = "client")]
 mod spread;
 mod stats;
+#[cfg(feature = "client")]
+mod tls;
 mod worker;
 
 pub use bytes::{decode, encode};
@@ -46,6 +48,8 @@ pub use worker::{Beat, BeatAck, Executor, Held, Register, Registered, Worker, Wo
 pub use file::encoded_name;
 #[cfg(feature = "client")]
 pub use spread::{OutputAcks, ReportAcks, Sizes, SpreadOutput, is_repeatable};
+#[cfg(feature = "client")]
+pub use tls::tls;
 #[cfg(feature = "openapi")]
 pub use {
     job::{EndedName, ReasonName, StatusName},

@@ -137,7 +137,10 @@ impl Http {
             value.set_sensitive(true);
             Ok(Some(value))
         };
+        let mut tls = cmdexec_wire::tls().map_err(|error| BuildError::Tls(error.to_string()))?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .connect_timeout(options.connect_timeout)
             // Less than the server's own bound on idle connections, so that none is used that it is just closing.
             .pool_idle_timeout(Duration::from_secs(20))

@@ -62,6 +62,8 @@ impl Client {
     /// Begins a client of the server at `url`, such as `http://127.0.0.1:3000`; a path in it is put before every route.
     ///
     /// Several, with commas between them, are servers over one store: one is called until it can't be reached, then the next.
+    ///
+    /// `https` takes a server that the machine trusts: on Linux by the certificates of the system, or those of `SSL_CERT_FILE`.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder { url: url.into(), user_token: None, worker_token: None, options: Options::default() }
     }

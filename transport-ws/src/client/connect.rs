@@ -1,12 +1,14 @@
 //! Opening a socket: the URL, the token, and the server's welcome.
 
+use std::sync::Arc;
+
 use cmdexec_core::Error;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, client_async_tls_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, client_async_tls_with_config};
 use url::Url;
 
 use super::{BuildError, Options};
@@ -28,6 +30,7 @@ pub(super) enum As {
 pub(super) struct Target {
     url: Url,
     token: Option<(HeaderName, HeaderValue)>,
+    tls: Connector,
 }
 
 pub(super) type Stream = MaybeTlsStream<TcpStream>;
@@ -72,7 +75,8 @@ impl Target {
             value.set_sensitive(true);
             Ok((name, value))
         });
-        Ok(Self { url, token: token.transpose()? })
+        let tls = Connector::Rustls(Arc::new(cmdexec_wire::tls().map_err(|error| BuildError::Tls(error.to_string()))?));
+        Ok(Self { url, token: token.transpose()?, tls })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -95,7 +99,7 @@ impl Target {
         stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
         let config = socket::config(options.max_message, READ_BUFFER);
         let request = self.request().map_err(|error| unreachable(&error))?;
-        let opened = client_async_tls_with_config(request, stream, Some(config), None).await;
+        let opened = client_async_tls_with_config(request, stream, Some(config), Some(self.tls.clone())).await;
         let (ws, _) = opened.map_err(|error| unreachable(&error))?;
         let mut socket = Socket::over(ws);
         loop {

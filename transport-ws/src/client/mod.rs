@@ -73,11 +73,16 @@ pub enum BuildError {
     /// The token has characters that no token has.
     #[error("the token is no token")]
     Token,
+    /// The TLS library can't be used.
+    #[error("the client can't be made: {0}")]
+    Tls(String),
 }
 
 impl Client {
     /// Begins a client of the server at `url`, such as `ws://127.0.0.1:3000` (`wss`, `http` and `https` will do too). A path in it is put
     /// before the socket's, `/api/ws`, unless it ends with that.
+    ///
+    /// `wss` takes a server that the machine trusts: on Linux by the certificates of the system, or those of `SSL_CERT_FILE`.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder {
             url: url.into(),

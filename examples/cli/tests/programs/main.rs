@@ -10,3 +10,4 @@ mod harness;
 mod push;
 mod relay;
 mod shutdown;
+mod tls;
