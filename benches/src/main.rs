@@ -146,6 +146,9 @@ enum Bench {
         /// How many MiB.
         #[arg(long, default_value_t = 1_024)]
         mib: u64,
+        /// Over a socket rather than HTTP.
+        #[arg(long)]
+        socket: bool,
     },
     /// A large file on its way in, beside a copy of it.
     Upload {
@@ -227,7 +230,8 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
             latency::bench(&dir, 1_000).await?;
             idle::bench(&dir, 1_000, 20).await?;
             load::bench(&dir, 100, 1_000).await?;
-            output::bench(&dir, 1_024).await?;
+            output::bench(&dir, 1_024, false).await?;
+            output::bench(&dir, 1_024, true).await?;
             upload::bench(&dir, 1_024).await?;
             inputs::bench(&dir, 1_000).await?;
             followers::bench(&dir, 300, 20).await?;
@@ -247,7 +251,7 @@ async fn run(Arguments { bench, dir }: Arguments) -> Result<()> {
         Bench::Classes { classes } => classes::bench(&dir, classes).await,
         Bench::Idle { workers, seconds } => idle::bench(&dir, workers, seconds).await,
         Bench::Load { workers, jobs } => load::bench(&dir, workers, jobs).await,
-        Bench::Output { mib } => output::bench(&dir, mib).await,
+        Bench::Output { mib, socket } => output::bench(&dir, mib, socket).await,
         Bench::Upload { mib } => upload::bench(&dir, mib).await,
         Bench::Inputs { jobs } => inputs::bench(&dir, jobs).await,
         Bench::Followers { followers, seconds } => followers::bench(&dir, followers, seconds).await,

@@ -17,13 +17,13 @@ use crate::{children, machine, serve};
 const BLOCK: usize = 1 << 20;
 
 /// Measures and prints.
-pub(crate) async fn bench(dir: &Path, mib_written: u64) -> Result<()> {
+pub(crate) async fn bench(dir: &Path, mib_written: u64, socket: bool) -> Result<()> {
     let source = std::path::absolute(dir.join("output-source"))?;
     let disk = disk(&source, mib_written)?;
     let path = dir.join("output.db");
     machine::remove_database(&path);
     let (server, url) = children::server_with_cap(&path, mib_written * 2).await?;
-    let worker = children::worker(&url, 2).await?;
+    let worker = children::worker(&way(&url, socket), 2).await?;
     let mut connection = Connection::open(&url, &serve::user_token()?).await?;
     let start = Instant::now();
     let job = run(&mut connection, &json!({ "args": ["cat", source] })).await?;
@@ -39,7 +39,9 @@ pub(crate) async fn bench(dir: &Path, mib_written: u64) -> Result<()> {
     std::fs::remove_file(&source)?;
 
     let columns = ["what", "measured", "ratio", "at least", "processor", "peak memory"];
-    let mut report = Report::new(&format!("Output: `cat` of {mib_written} MiB of binary, kept whole"), &columns);
+    let over = if socket { "a socket" } else { "HTTP" };
+    let title = format!("Output: `cat` of {mib_written} MiB of binary over {over}, kept whole");
+    let mut report = Report::new(&title, &columns);
     let none = String::new;
     let per_second = |rate: f64| format!("{rate:.0} MiB/s");
     report.row(["the disk: written and synced".into(), per_second(disk), none(), none(), none(), none()]);
@@ -52,7 +54,12 @@ pub(crate) async fn bench(dir: &Path, mib_written: u64) -> Result<()> {
     }
     report.print();
     ensure!(is_same, "the output is not what was written");
-    beside(dir).await
+    beside(dir, socket).await
+}
+
+/// Where a worker finds a server.
+fn way(url: &str, socket: bool) -> String {
+    if socket { serve::socket_url(url) } else { url.to_owned() }
 }
 
 /// How fast the disk takes a file of its own that is synced at its end, in MiB a second: the median of three. The last one
@@ -112,12 +119,12 @@ async fn run(connection: &mut Connection, spec: &Value) -> Result<Value> {
 }
 
 /// From submission to the result of a short job that writes a line, alone and beside four that never stop writing.
-async fn beside(dir: &Path) -> Result<()> {
+async fn beside(dir: &Path, socket: bool) -> Result<()> {
     const JOBS: usize = 100;
     let path = dir.join("beside.db");
     machine::remove_database(&path);
     let (server, url) = children::server(&path).await?;
-    let worker = children::worker(&url, 8).await?;
+    let worker = children::worker(&way(&url, socket), 8).await?;
     let mut connection = Connection::open(&url, &serve::user_token()?).await?;
     let mut measured = Vec::new();
     for beside in [0, 4] {

@@ -20,15 +20,15 @@ use super::connect::Target;
 use super::pushed::Pushed;
 use super::run::{self, Command};
 use super::streams::Sink;
+use super::stretch::Stretch;
 use crate::message::{self, Envelope, Limits};
 use crate::refusal::Refusal;
 
 /// How many commands may wait for the task; more wait with their callers.
 const MAILBOX: usize = 256;
 
-/// How much output or how many reports travel in one message: little enough to be through slow lines before anybody thinks that they
-/// are gone.
-const MESSAGE: Sizes = Sizes { bytes: 256 * 1024, items: 1_000 };
+/// How many batches of output or reports travel in one message.
+const ITEMS: usize = 1_000;
 
 /// More than what stands around a request's body.
 const AROUND: usize = 64;
@@ -52,6 +52,7 @@ pub(super) struct Core {
     pub(super) stops: Stops,
     /// How many bytes a message may have, by the server's last welcome.
     most_bytes: AtomicUsize,
+    pub(super) stretch: Stretch,
     trouble: Mutex<Option<String>>,
 }
 
@@ -120,7 +121,7 @@ impl From<Failure> for Error {
 }
 
 impl Body {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Text(body) | Self::Packed(body) => body.len(),
         }
@@ -136,7 +137,7 @@ impl Core {
     /// How large the bodies of what can be spread are.
     pub(super) fn sizes(&self) -> Sizes {
         let most = self.most_bytes.load(Ordering::Relaxed).saturating_sub(AROUND);
-        Sizes { bytes: MESSAGE.bytes.min(most), ..MESSAGE }
+        Sizes { bytes: self.stretch.bytes().min(most), items: ITEMS }
     }
 
     pub(super) fn note(&self, trouble: Option<String>) {
@@ -158,6 +159,7 @@ impl Link {
             state: watch::Sender::new(State::Opening),
             stops: Stops::default(),
             most_bytes: AtomicUsize::new(usize::MAX),
+            stretch: Stretch::default(),
             trouble: Mutex::default(),
         };
         let mailbox = Mutex::new(Some(mailbox));

@@ -18,6 +18,7 @@ mod options;
 mod pushed;
 mod run;
 mod streams;
+mod stretch;
 mod worker;
 
 pub use fallback::Fallback;

@@ -84,7 +84,11 @@ impl Client {
     ) -> Result<(), Failure> {
         bodies.iter().try_for_each(|(body, _)| self.link.fits(kind, body))?;
         for (n, (body, items)) in bodies.into_iter().enumerate() {
+            let core = &self.link.core;
+            let (bytes, begun) = (body.len(), core.clock.uptime());
+            core.stretch.sent(bytes);
             let answer = self.link.call(kind, body, often).await.map_err(|failure| failure.behind(n > 0))?;
+            core.stretch.answered(bytes, core.clock.uptime().saturating_sub(begun));
             take(&items, answer).map_err(Failure::Refused)?;
         }
         Ok(())
