@@ -18,7 +18,7 @@ use crate::relay::Relay;
 /// Speaks TLS in front of a server as long as it lives.
 struct Proxy {
     port: u16,
-    /// What who is to trust it has to know.
+    /// The certificate, for whoever is to trust it.
     certificate: PathBuf,
     _runtime: Runtime,
 }
@@ -42,7 +42,7 @@ impl Proxy {
                 let (near, _) = listener.accept().await.unwrap();
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    // Who does not trust the certificate breaks off; who has what it wants too.
+                    // Who does not trust the certificate breaks off.
                     let Ok(mut near) = acceptor.accept(near).await else { return };
                     let mut far = TcpStream::connect(("127.0.0.1", behind)).await.unwrap();
                     let _ = copy_bidirectional(&mut near, &mut far).await;
