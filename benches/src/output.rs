@@ -23,7 +23,8 @@ pub(crate) async fn bench(dir: &Path, mib_written: u64, socket: bool) -> Result<
     let path = dir.join("output.db");
     machine::remove_database(&path);
     let (server, url) = children::server_with_cap(&path, mib_written * 2).await?;
-    let worker = children::worker(&way(&url, socket), 2).await?;
+    let (worker_url, way) = serve::way(&url, socket);
+    let worker = children::worker(&worker_url, 2).await?;
     let mut connection = Connection::open(&url, &serve::user_token()?).await?;
     let start = Instant::now();
     let job = run(&mut connection, &json!({ "args": ["cat", source] })).await?;
@@ -39,8 +40,7 @@ pub(crate) async fn bench(dir: &Path, mib_written: u64, socket: bool) -> Result<
     std::fs::remove_file(&source)?;
 
     let columns = ["what", "measured", "ratio", "at least", "processor", "peak memory"];
-    let over = if socket { "a socket" } else { "HTTP" };
-    let title = format!("Output: `cat` of {mib_written} MiB of binary over {over}, kept whole");
+    let title = format!("Output: `cat` of {mib_written} MiB of binary {way}, kept whole");
     let mut report = Report::new(&title, &columns);
     let none = String::new;
     let per_second = |rate: f64| format!("{rate:.0} MiB/s");
@@ -55,11 +55,6 @@ pub(crate) async fn bench(dir: &Path, mib_written: u64, socket: bool) -> Result<
     report.print();
     ensure!(is_same, "the output is not what was written");
     beside(dir, socket).await
-}
-
-/// Where a worker finds a server.
-fn way(url: &str, socket: bool) -> String {
-    if socket { serve::socket_url(url) } else { url.to_owned() }
 }
 
 /// How fast the disk takes a file of its own that is synced at its end, in MiB a second: the median of three. The last one
@@ -124,7 +119,7 @@ async fn beside(dir: &Path, socket: bool) -> Result<()> {
     let path = dir.join("beside.db");
     machine::remove_database(&path);
     let (server, url) = children::server(&path).await?;
-    let worker = children::worker(&way(&url, socket), 8).await?;
+    let worker = children::worker(&serve::way(&url, socket).0, 8).await?;
     let mut connection = Connection::open(&url, &serve::user_token()?).await?;
     let mut measured = Vec::new();
     for beside in [0, 4] {

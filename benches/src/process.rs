@@ -20,7 +20,7 @@ pub(crate) async fn bench(dir: &Path, jobs: usize, slots: usize, socket: bool) -
     let mut connection = Connection::open(&url, &serve::user_token()?).await?;
     let spec = r#"{"args":["/bin/true"]}"#;
     let batch = Bytes::from(format!(r#"{{"jobs":[{}]}}"#, vec![spec; 1_000].join(",")));
-    let worker_url = if socket { serve::socket_url(&url) } else { url.clone() };
+    let (worker_url, way) = serve::way(&url, socket);
     let worker = children::worker(&worker_url, slots).await?;
     let start = Instant::now();
     for _ in 0..jobs / 1_000 {
@@ -43,7 +43,6 @@ pub(crate) async fn bench(dir: &Path, jobs: usize, slots: usize, socket: bool) -
     let isolated = f64::midpoint(before, machine::spawn_isolated(dir, slots).await?);
 
     let columns = ["what", "measured", "ratio", "at least", "processor", "peak memory"];
-    let way = if socket { "over a socket" } else { "over HTTP" };
     let title = format!("`true` as a process, end to end, {slots} slots, {way}");
     let mut report = Report::new(&title, &columns);
     let none = String::new;

@@ -55,6 +55,11 @@ pub(crate) fn socket_url(url: &str) -> String {
     url.replacen("http", "ws", 1)
 }
 
+/// Where a worker finds a server that is known by its HTTP URL, and what to call the way there.
+pub(crate) fn way(url: &str, socket: bool) -> (String, &'static str) {
+    if socket { (socket_url(url), "over a socket") } else { (url.to_owned(), "over HTTP") }
+}
+
 /// Serves a database until it is killed; prints its URL when it listens.
 pub(crate) async fn server(database: &Path, output_cap: u64) -> Result<()> {
     let store = SqliteStore::open(database).await?;

@@ -53,9 +53,7 @@ async fn who_asks_for_much_at_once_is_read_later_and_answered() {
         let mut options = unlimited();
         (options.max_calls, options.max_call_bytes) = (calls, bytes);
         let world = World::with(options).await;
-        let mut bare = world.bare_worker("w").await;
-        let body = json!({ "workerId": "w", "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
-        assert_eq!(bare.ask("register", 0, body).await["type"], "ok");
+        let mut bare = world.bare_registered("w").await;
         bare.say(&json!({ "type": "ready", "id": 0, "body": { "credits": 1, "waitMs": 60_000 } })).await;
         for id in 1..100 {
             bare.say(&json!({ "type": "started", "id": id, "body": { "jobs": [] } })).await;
@@ -120,9 +118,7 @@ async fn registrations_without_an_id_count_for_their_address() {
 async fn credits_add_up_however_they_come() {
     let world = World::start().await;
     let ada = world.user("ada", Role::User);
-    let mut bare = world.bare_worker("w").await;
-    let body = json!({ "workerId": "w", "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
-    assert_eq!(bare.ask("register", 1, body).await["type"], "ok");
+    let mut bare = world.bare_registered("w").await;
     let ready = |credits: usize| json!({ "type": "ready", "body": { "credits": credits } });
     let got = async |bare: &mut Bare, count: usize| {
         let mut jobs = 0;

@@ -248,9 +248,7 @@ async fn a_peer_that_is_not_read_is_pinged_all_the_same_and_not_taken_for_gone()
     let mut options = quick();
     options.max_calls = 1;
     let world = World::with(options).await;
-    let mut bare = world.bare_worker("w").await;
-    let body = json!({ "workerId": "w", "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
-    assert_eq!(bare.ask("register", 1, body).await["type"], "ok");
+    let mut bare = world.bare_registered("w").await;
     // A question that waits for five intervals, and is all that may be under way.
     bare.say(&json!({ "type": "ready", "id": 2, "body": { "credits": 1, "waitMs": 1_000 } })).await;
     let mut pings = 0;

@@ -39,10 +39,9 @@ impl Stretch {
     pub(super) fn answered(&self, bytes: usize, took: Duration) {
         // One that is much smaller says little of the line.
         if bytes >= LEAST / 2 {
-            let fits = bytes as f64 * TIME.as_secs_f64() / took.as_secs_f64();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the bounds")]
-            let fits = fits.clamp(LEAST as f64, MOST as f64) as usize;
-            self.0.store(fits, Ordering::Relaxed);
+            let fits = bytes as u128 * TIME.as_nanos() / took.as_nanos().max(1);
+            let fits = usize::try_from(fits).unwrap_or(MOST);
+            self.0.store(fits.clamp(LEAST, MOST), Ordering::Relaxed);
         }
     }
 }

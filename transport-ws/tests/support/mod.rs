@@ -186,6 +186,14 @@ impl World {
         bare
     }
 
+    /// The same of a worker that has registered.
+    pub async fn bare_registered(&self, id: &str) -> Bare {
+        let mut bare = self.bare_worker(id).await;
+        let body = serde_json::json!({ "workerId": id, "hostname": "h", "cpuCount": 1, "totalMemoryMb": 1 });
+        assert_eq!(bare.ask("register", 0, body).await["type"], "ok");
+        bare
+    }
+
     pub async fn bare_user(&self, name: &str) -> Bare {
         let token = format!("Bearer {}", self.user_token(name, Role::User));
         let mut bare = self.bare("authorization", &token).await;
